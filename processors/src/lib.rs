@@ -1,1 +1,5 @@
+//! Decisions: plain functions from an event and its facts to new events. No clock, network, randomness, broker or
+//! SQL; no hash-map iteration and no floats, so that a decision can be replayed and compared byte for byte.
 
+pub mod ledger;
+pub mod reference;

@@ -1,1 +1,3 @@
+//! Postgres: everything that must be remembered, and the only place that writes SQL.
 
+pub mod seam;

@@ -1,0 +1,108 @@
+//! Record headers: where a record comes from and what made it.
+
+use crate::{ids::EventId, topics::Topic};
+
+pub const EVENT_ID: &str = "kept-event-id";
+pub const CAUSE_ID: &str = "kept-cause-id";
+pub const TRACEPARENT: &str = "traceparent";
+pub const SUBJECT: &str = "kept-subject";
+pub const STEP: &str = "kept-step";
+pub const CAUSE: &str = "kept-cause";
+pub const INDEX: &str = "kept-index";
+/// The fused instance that already did the next steps for this record.
+pub const FUSED_BY: &str = "kept-fused-by";
+
+/// The headers of one record. Ledger events carry all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Headers {
+    pub event_id: Option<EventId>,
+    pub cause_id: Option<EventId>,
+    /// W3C trace context.
+    pub traceparent: Option<String>,
+    pub subject: Option<String>,
+    pub step: Option<String>,
+    /// Where the cause was read: topic, partition, offset.
+    pub cause: Option<(String, i32, i64)>,
+    /// Which of the cause's events this is, from 0.
+    pub index: Option<u32>,
+    pub fused_by: Option<String>,
+}
+
+impl Headers {
+    /// Name and value of each header that is set, in a fixed order.
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = Vec::with_capacity(8);
+        let mut put = |name, value: Option<String>| {
+            if let Some(value) = value {
+                pairs.push((name, value));
+            }
+        };
+        put(EVENT_ID, self.event_id.map(|id| id.to_string()));
+        put(CAUSE_ID, self.cause_id.map(|id| id.to_string()));
+        put(TRACEPARENT, self.traceparent.clone());
+        put(SUBJECT, self.subject.clone());
+        put(STEP, self.step.clone());
+        put(CAUSE, self.cause.as_ref().map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}")));
+        put(INDEX, self.index.map(|index| index.to_string()));
+        put(FUSED_BY, self.fused_by.clone());
+        pairs
+    }
+
+    /// Takes one header in; what is not ours or does not parse is ignored, for others may add their own.
+    pub fn take(&mut self, name: &str, value: &[u8]) {
+        let Ok(text) = std::str::from_utf8(value) else { return };
+        match name {
+            EVENT_ID => self.event_id = EventId::parse(text),
+            CAUSE_ID => self.cause_id = EventId::parse(text),
+            TRACEPARENT if text.len() <= 64 => self.traceparent = Some(text.to_owned()),
+            SUBJECT => self.subject = Some(text.to_owned()),
+            STEP => self.step = Some(text.to_owned()),
+            CAUSE => {
+                let mut parts = text.rsplitn(3, '/');
+                if let (Some(offset), Some(partition), Some(topic)) = (parts.next(), parts.next(), parts.next())
+                    && let (Ok(offset), Ok(partition)) = (offset.parse(), partition.parse())
+                {
+                    self.cause = Some((topic.to_owned(), partition, offset));
+                }
+            }
+            INDEX => self.index = text.parse().ok(),
+            FUSED_BY => self.fused_by = Some(text.to_owned()),
+            _ => {}
+        }
+    }
+
+    /// The event id of the record, or one made from its place when the producer set none: the same record read
+    /// twice has the same id either way.
+    pub fn id_or_place(&self, topic: Topic, partition: i32, offset: i64) -> EventId {
+        self.event_id.unwrap_or_else(|| {
+            EventId(crate::ids::derive(
+                "place",
+                &[topic.name().as_bytes(), &partition.to_be_bytes(), &offset.to_be_bytes()],
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_read_back_as_they_were_written() {
+        let headers = Headers {
+            event_id: EventId::parse("01890a5d-ac96-8b66-a5b2-0b1f4a0b0c0d"),
+            cause_id: EventId::parse("01890a5d-ac96-8b66-a5b2-0b1f4a0b0c0e"),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+            subject: Some("orders.held-value".into()),
+            step: Some("ledger".into()),
+            cause: Some(("a/b.orders.validated".into(), 1, 42)),
+            index: Some(3),
+            fused_by: Some("x".into()),
+        };
+        let mut read = Headers::default();
+        for (name, value) in headers.pairs() {
+            read.take(name, value.as_bytes());
+        }
+        assert_eq!(read, headers);
+    }
+}

@@ -1,0 +1,208 @@
+//! The ledger seam: all that the ledger driver needs from Postgres. The driver is generic over it, so that the
+//! shipped driver runs against Postgres and, in the simulation, against a model in memory.
+//!
+//! Every method may be cancelled (its future dropped) at any await: that is what a crash looks like.
+
+use kept_processors::{
+    ledger::{Cause, Facts, LedgerEvent, LedgerInput, Sku},
+    reference::Reference,
+};
+use kept_schemas::{EventId, Headers, Micros, OrderId, Topic, Wire};
+use thiserror::Error;
+
+/// A partition of an input topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    pub topic: Topic,
+    pub partition: i32,
+}
+
+/// Where a partition stands in Postgres.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The next offset to decide.
+    pub next_offset: i64,
+    /// Rises each time a worker takes the partition over.
+    pub owner_epoch: i64,
+    /// The topic's id (KIP-516) when the row was made; another id means another topic of the same name.
+    pub topic_id: String,
+    /// Everything below this offset is known to be emitted.
+    pub emitted_floor: i64,
+    /// The last owner stopped in good order.
+    pub clean: bool,
+}
+
+/// One partition's part of a batch: the compare-and-set of its progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    pub at: TopicPartition,
+    pub owner_epoch: i64,
+    /// Expected before.
+    pub from_offset: i64,
+    /// New next offset.
+    pub to_offset: i64,
+    /// Known to be emitted by now; raises the floor for free.
+    pub emitted_floor: i64,
+}
+
+/// What a batch must lock. The ledger locks orders first, then SKUs, then stock rows, each in key order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Keys {
+    pub orders: Vec<OrderId>,
+    /// Orders whose content (the order itself, the person) is needed too.
+    pub contents: Vec<OrderId>,
+    /// (order, cause event id) of each record, to recognise what was acted on before.
+    pub causes: Vec<(OrderId, EventId)>,
+    /// Input about SKUs themselves.
+    pub skus: Vec<Sku>,
+    /// Cause ids of input without an order (stock).
+    pub stock_causes: Vec<EventId>,
+}
+
+/// What the ledger found for [`Keys`].
+#[derive(Debug, Clone, Default)]
+pub struct Locked {
+    /// Orders seen for the first time have a fresh `order_no` and `seq` 0.
+    pub facts: Facts,
+    /// Causes that were acted on before: their records are skipped.
+    pub acted: std::collections::BTreeSet<(Option<OrderId>, EventId)>,
+    /// Orders that are parked: their records queue behind.
+    pub parked: std::collections::BTreeSet<OrderId>,
+}
+
+/// An event with its finished bytes and where it came from: one row of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRow {
+    /// Given by the ledger on writing, rising; 0 before.
+    pub journal_id: i64,
+    pub topic: Topic,
+    pub key: String,
+    pub wire: Wire,
+    pub headers: Headers,
+    /// The order's number and the event's number in it, where it has them.
+    pub order: Option<(OrderId, i64)>,
+    pub cause: Cause,
+    pub index: u32,
+}
+
+/// A record that could not be decided, waiting for a person; later records of the order queue behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    pub order_id: OrderId,
+    pub cause: Cause,
+    pub key: Vec<u8>,
+    pub payload: Vec<u8>,
+    /// `None`: it waits behind another record of its order.
+    pub reason: Option<String>,
+}
+
+/// All that a batch changes besides the facts themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Written {
+    /// Facts after the fold; the ledger writes what differs from what it locked.
+    pub facts: Facts,
+    pub events: Vec<(LedgerEvent, JournalRow)>,
+    /// Causes acted on in this batch.
+    pub acted: Vec<(Option<OrderId>, EventId)>,
+    pub parked: Vec<Parked>,
+}
+
+/// What to do after a failed call.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum LedgerError {
+    /// The connection is gone or a time-out hit: whether the last commit happened is not known. Reconnect, catch up.
+    #[error("ledger connection lost: {0}")]
+    Lost(String),
+    /// Deadlock or serialisation failure; nothing happened: repeat the batch.
+    #[error("ledger transaction must be repeated: {0}")]
+    Repeat(String),
+    /// The statement itself failed; nothing happened: bisect the batch to find the record at fault.
+    #[error("ledger refused: {0}")]
+    Refused(String),
+    /// The stored state contradicts what we see; a person must look. The step stops with this message.
+    #[error("{0}")]
+    Stop(String),
+}
+
+/// An open transaction of the ledger. Dropping it rolls back.
+#[allow(async_fn_in_trait)]
+pub trait LedgerTxn {
+    /// First statement: moves each partition on. `false`: someone else did, or we are not the owner any more.
+    async fn advance(&mut self, moves: &[Advance]) -> Result<bool, LedgerError>;
+
+    /// Locks orders, then hands each to `skus` to learn which SKUs its inputs touch, then locks those and their
+    /// stock rows; reads who waits for them.
+    async fn lock(
+        &mut self,
+        keys: &Keys,
+        skus: &mut dyn FnMut(&Facts) -> Vec<Sku>,
+    ) -> Result<Locked, LedgerError>;
+
+    /// Writes facts, journal, causes, timers and parked records. Journal ids are taken here, after the locks.
+    async fn write(&mut self, written: Written) -> Result<(), LedgerError>;
+
+    /// Commits. `Lost`: it may or may not have happened.
+    async fn commit(self) -> Result<(), LedgerError>;
+}
+
+/// The ledger as the driver sees it. One value per worker; it holds one connection.
+#[allow(async_fn_in_trait)]
+pub trait Ledger {
+    type Txn<'a>: LedgerTxn
+    where
+        Self: 'a;
+
+    /// Where a partition stands; `None` when it was never worked on.
+    async fn progress(&mut self, at: TopicPartition) -> Result<Option<Progress>, LedgerError>;
+
+    /// Takes a partition over: raises its epoch, ends the previous owner's backend, remembers ours. Makes the row
+    /// at `start_offset` with `topic_id` when there is none.
+    async fn take(&mut self, at: TopicPartition, topic_id: &str, start_offset: i64) -> Result<Progress, LedgerError>;
+
+    /// Begins a transaction.
+    async fn begin(&mut self) -> Result<Self::Txn<'_>, LedgerError>;
+
+    /// Journal rows whose cause lies in `from..to` of the partition, in journal order, at most about `limit`, but
+    /// always whole causes; and the offset up to which they are complete.
+    async fn unemitted(
+        &mut self,
+        at: TopicPartition,
+        from: i64,
+        to: i64,
+        limit: usize,
+    ) -> Result<(Vec<JournalRow>, i64), LedgerError>;
+
+    /// Raises the emitted floor of partitions we own, outside of a batch.
+    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
+
+    /// Counts one more attempt at a record, committed before the attempt; returns the count, this one included.
+    async fn attempt(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError>;
+
+    /// Marks partitions as left in good order, so that the next owner need not go record by record.
+    async fn leave(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
+
+    /// Opens a new connection in place of a lost one.
+    async fn reconnect(&mut self) -> Result<(), LedgerError>;
+}
+
+/// The pure step as the driver sees it; the shipped one is `kept_processors::ledger`.
+pub trait Rules: Send + Sync {
+    /// What a record needs locked.
+    fn keys(&self, input: &LedgerInput, cause: &Cause, keys: &mut Keys);
+
+    /// The SKUs a record touches, once its order is known.
+    fn skus(&self, input: &LedgerInput, facts: &Facts) -> Vec<Sku>;
+
+    /// Decides. The events are folded into `facts` as they are made, so that the next record sees them.
+    fn decide(&self, input: &LedgerInput, cause: &Cause, facts: &mut Facts, reference: &Reference) -> Vec<LedgerEvent>;
+}
+
+/// A timer that is due, as the timer source reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueTimer {
+    pub order_id: OrderId,
+    pub timer_id: String,
+    pub purpose: kept_schemas::inputs::TimerPurpose,
+    pub revision: i64,
+    pub due_at: Micros,
+}
