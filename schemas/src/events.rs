@@ -122,7 +122,8 @@ pub struct OrderPaid {
     pub refunded_minor: i64,
 }
 
-/// `orders.cancelled`: quantities that will not be delivered, and what was given back.
+/// `orders.cancelled`: quantities that will not be delivered, and what was given back. Sent when it is effective:
+/// for goods a location was asked to ship, when that location has confirmed the withdrawal.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, AvroSchema)]
 #[avro(namespace = "kept")]
 #[serde(default)]
@@ -130,9 +131,12 @@ pub struct OrderCancelled {
     pub order_id: OrderId,
     pub seq: i64,
     pub at: Micros,
-    /// Everything not yet shipped.
+    /// Nothing is left to deliver.
     pub whole: bool,
+    /// Units that will not be delivered any more, per line.
     pub lines: Vec<LineQuantity>,
+    /// Units among them that were claimed or pinned and are free again, per line.
+    pub given_back: Vec<LineQuantity>,
     pub reason: String,
     pub by: String,
 }
@@ -149,7 +153,8 @@ pub struct OrderBackordered {
     pub lines: Vec<LineQuantity>,
 }
 
-/// `orders.reserved`: what of each line is claimed now, after stock came or went.
+/// `orders.reserved`: claims of an accepted order changed: stock came, or was lost. Changes, not totals, so that
+/// readers may add them in any order.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, AvroSchema)]
 #[avro(namespace = "kept")]
 #[serde(default)]
@@ -157,7 +162,7 @@ pub struct OrderReserved {
     pub order_id: OrderId,
     pub seq: i64,
     pub at: Micros,
-    /// Claimed or pinned in all, per line.
+    /// Units gained (positive) or lost (negative) per line, claimed and pinned together.
     pub lines: Vec<LineQuantity>,
 }
 
@@ -281,6 +286,8 @@ pub struct ShipmentDespatched {
     /// When it left, by the warehouse's clock.
     pub despatched_at: Micros,
     pub lines: Vec<LineQuantity>,
+    /// Units among them that were pinned for it; less than `lines` when goods left that nobody had asked for.
+    pub unpinned: Vec<LineQuantity>,
     pub parcels: Vec<Parcel>,
     pub simulated: bool,
 }
