@@ -157,7 +157,12 @@ pub trait Ledger {
 
     /// Takes a partition over: raises its epoch, ends the previous owner's backend, remembers ours. Makes the row
     /// at `start_offset` with `topic_id` when there is none.
-    async fn take(&mut self, at: TopicPartition, topic_id: &str, start_offset: i64) -> Result<Progress, LedgerError>;
+    async fn take(
+        &mut self,
+        at: TopicPartition,
+        topic_id: &str,
+        start_offset: i64,
+    ) -> Result<Progress, LedgerError>;
 
     /// Begins a transaction.
     async fn begin(&mut self) -> Result<Self::Txn<'_>, LedgerError>;
@@ -194,7 +199,13 @@ pub trait Rules: Send + Sync {
     fn skus(&self, input: &LedgerInput, facts: &Facts) -> Vec<Sku>;
 
     /// Decides. The events are folded into `facts` as they are made, so that the next record sees them.
-    fn decide(&self, input: &LedgerInput, cause: &Cause, facts: &mut Facts, reference: &Reference) -> Vec<LedgerEvent>;
+    fn decide(
+        &self,
+        input: &LedgerInput,
+        cause: &Cause,
+        facts: &mut Facts,
+        reference: &Reference,
+    ) -> Vec<LedgerEvent>;
 }
 
 /// A timer that is due, as the timer source reads it.
