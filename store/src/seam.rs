@@ -101,7 +101,8 @@ pub struct Parked {
 pub struct Written {
     /// Facts after the fold; the ledger writes what differs from what it locked.
     pub facts: Facts,
-    pub events: Vec<(LedgerEvent, JournalRow)>,
+    /// What was said, in order. A row without an event says nothing about an order: a dead letter.
+    pub events: Vec<(Option<LedgerEvent>, JournalRow)>,
     /// Causes acted on in this batch.
     pub acted: Vec<(Option<OrderId>, EventId)>,
     pub parked: Vec<Parked>,
@@ -216,4 +217,72 @@ pub struct DueTimer {
     pub purpose: kept_schemas::inputs::TimerPurpose,
     pub revision: i64,
     pub due_at: Micros,
+}
+
+/// Where the timer source reads what is due, by Postgres's clock.
+#[allow(async_fn_in_trait)]
+pub trait Timers {
+    /// Timers whose time has come and that are not cleared, oldest first, at most `limit`.
+    async fn due(&mut self, limit: usize) -> Result<Vec<DueTimer>, LedgerError>;
+
+    /// Opens a new connection in place of a lost one.
+    async fn reconnect(&mut self) -> Result<(), LedgerError>;
+}
+
+/// What a sink is given: one record of one of its topics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkInput {
+    /// An output of the ledger step.
+    Event(LedgerEvent),
+    /// A record of `dead.letters`, or one of the sink's own topics that could not be read.
+    DeadLetter(Box<kept_schemas::events::DeadLetter>),
+}
+
+/// One record for a sink, with its place and headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkRecord {
+    pub at: TopicPartition,
+    pub offset: i64,
+    /// When the broker appended it.
+    pub timestamp: Micros,
+    pub headers: Headers,
+    pub input: SinkInput,
+}
+
+/// An open transaction of a sink. Dropping it rolls back.
+#[allow(async_fn_in_trait)]
+pub trait SinkTxn {
+    /// First statement: moves each partition on. `false`: someone else did, or we are not the owner any more.
+    async fn advance(&mut self, moves: &[Advance]) -> Result<bool, LedgerError>;
+
+    /// Folds records into the sink's tables.
+    async fn apply(&mut self, records: &[SinkRecord]) -> Result<(), LedgerError>;
+
+    /// Commits. `Lost`: it may or may not have happened.
+    async fn commit(self) -> Result<(), LedgerError>;
+}
+
+/// A sink as its driver sees it: exactly once by the same compare-and-set as the ledger's, in the batch's own
+/// transaction. One value per worker; it holds one connection.
+#[allow(async_fn_in_trait)]
+pub trait Sink {
+    type Txn<'a>: SinkTxn
+    where
+        Self: 'a;
+
+    /// Where a partition stands; `None` when it was never worked on. `emitted_floor` has no meaning here.
+    async fn progress(&mut self, at: TopicPartition) -> Result<Option<Progress>, LedgerError>;
+
+    /// Takes a partition over: raises its epoch, ends the previous owner's backend, remembers ours. Makes the row
+    /// at `start_offset` with `topic_id` when there is none.
+    async fn take(&mut self, at: TopicPartition, topic_id: &str, start_offset: i64) -> Result<Progress, LedgerError>;
+
+    /// Begins a transaction.
+    async fn begin(&mut self) -> Result<Self::Txn<'_>, LedgerError>;
+
+    /// Marks partitions as left in good order.
+    async fn leave(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
+
+    /// Opens a new connection in place of a lost one.
+    async fn reconnect(&mut self) -> Result<(), LedgerError>;
 }
