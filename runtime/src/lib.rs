@@ -1,1 +1,8 @@
+//! The runtime: makes decisions true, once, for every step. Only this crate knows Kafka.
 
+pub mod counters;
+pub mod dead_letters;
+pub mod kafka;
+pub mod ledger_step;
+pub mod log;
+pub mod schemas;

@@ -1,0 +1,1020 @@
+//! The ledger step's driver: *decide once, emit once.*
+//!
+//! One Postgres transaction moves the input's offsets on by compare-and-set, locks facts, decides, and stores every
+//! event as finished bytes. One Kafka transaction then produces those bytes and commits the same offsets. Postgres
+//! says what is decided, the group's own committed offset what is emitted; whatever lies between is emitted from the
+//! journal by `catch_up`, which runs whenever we cannot be sure where we stand.
+//!
+//! Nothing here is remembered that may not be lost: a process can be killed at any await.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kept_processors::{
+    ledger::{Cause, LedgerEvent, LedgerInput},
+    reference::Reference,
+};
+use kept_schemas::{EventId, Headers, OrderId, Topic};
+use kept_store::seam::{
+    Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Rules, TopicPartition, Written,
+};
+use thiserror::Error;
+
+use crate::{
+    counters::{Counters, add, time},
+    dead_letters,
+    log::{Ask, Change, Ended, Log, LogError, LogRecord, Outgoing, TopicFacts},
+    schemas::Schemas,
+};
+
+/// A record that ended the process is parked when it is met for this many unclean starts.
+pub const MAX_ATTEMPTS: i32 = 3;
+
+/// Why a step stopped for good, in words for the person who must act.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+#[error("step {step} stopped: {reason}")]
+pub struct Stopped {
+    pub step: String,
+    pub reason: String,
+}
+
+/// How a step works.
+#[derive(Debug, Clone)]
+pub struct StepSettings {
+    /// The step's name, as its headers carry it.
+    pub step: String,
+    /// Most records in a batch.
+    pub max_records: usize,
+    /// How long a batch is gathered.
+    pub window: Duration,
+    /// About how many journal rows are emitted again in one transaction.
+    pub chunk: usize,
+    /// Records worked on alone after an unclean start; batches then grow from this size.
+    pub careful: usize,
+    /// Waited after something failed that mends itself.
+    pub retry: Duration,
+}
+
+impl StepSettings {
+    /// Sizes that suit two cores.
+    pub fn new(step: &str) -> Self {
+        Self {
+            step: step.to_owned(),
+            max_records: 2_000,
+            window: Duration::from_millis(100),
+            chunk: 5_000,
+            careful: 200,
+            retry: Duration::from_millis(500),
+        }
+    }
+}
+
+/// A deliberately broken engine. Only the simulation sets it, to show that it would be caught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    OffsetsBeforeOutput,
+    NoCompareAndSet,
+    NoReEmission,
+    MetadataAtCommit,
+    DedupeByPositionOnly,
+    ProducerKept,
+}
+
+impl Broken {
+    /// Every way.
+    pub const ALL: &'static [Self] = &[
+        Self::OffsetsBeforeOutput,
+        Self::NoCompareAndSet,
+        Self::NoReEmission,
+        Self::MetadataAtCommit,
+        Self::DedupeByPositionOnly,
+        Self::ProducerKept,
+    ];
+}
+
+/// What went wrong, by what is to be done.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// Wait, then establish positions anew.
+    Retry(String),
+    /// The store's connection is gone.
+    Lost(String),
+    /// Another worker moved the partition on, or our own commit's answer was lost.
+    Miss,
+    /// We are not the group member we were.
+    Stale(String),
+    Stop(String),
+}
+
+impl From<LogError> for Trouble {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Retry(why) => Self::Retry(why),
+            LogError::Stop(why) => Self::Stop(why),
+        }
+    }
+}
+
+impl From<LedgerError> for Trouble {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Lost(why) => Self::Lost(why),
+            LedgerError::Repeat(why) | LedgerError::Refused(why) => Self::Retry(why),
+            LedgerError::Stop(why) => Self::Stop(why),
+        }
+    }
+}
+
+/// Where we stand with a partition.
+#[derive(Debug, Clone, Default)]
+struct Part {
+    /// Positions are established; only then are its records worked on.
+    ready: bool,
+    topic_id: String,
+    epoch: i64,
+    /// Decided up to here.
+    next: i64,
+    /// Emitted up to here.
+    emitted: i64,
+    /// Records below this offset are worked on alone.
+    careful_below: i64,
+}
+
+/// A record on its way through a batch.
+struct Item {
+    record: LogRecord,
+    cause: Cause,
+    /// `Err`: it cannot be read, for this reason.
+    input: Result<LedgerInput, String>,
+    /// It is to be parked without a try, for this reason.
+    fault: Option<String>,
+}
+
+impl Item {
+    fn order(&self) -> Option<OrderId> {
+        match &self.input {
+            Ok(input) => input.order_id(),
+            Err(_) => None,
+        }
+    }
+}
+
+/// What deciding a batch came to.
+struct Decided {
+    rows: Vec<Outgoing>,
+    moves: Vec<Advance>,
+}
+
+/// The driver. Runs until it is told to stop, or until going on would be wrong.
+pub struct LedgerStep<L: Log, S: Ledger, R: Rules, C: Schemas> {
+    pub log: L,
+    pub ledger: S,
+    pub rules: R,
+    pub schemas: C,
+    /// Gives today's reference data.
+    pub reference: Box<dyn Fn() -> Arc<Reference> + Send>,
+    pub settings: StepSettings,
+    pub counters: Arc<Counters>,
+    /// Set it and the step stops in good order after the batch at hand.
+    pub stop: Arc<AtomicBool>,
+    /// Only the simulation sets this.
+    pub broken: Option<Broken>,
+    state: State<L::Meta>,
+}
+
+struct State<M> {
+    parts: BTreeMap<TopicPartition, Part>,
+    meta: Option<M>,
+    need_producer: bool,
+    need_connection: bool,
+    need_positions: bool,
+    need_rejoin: bool,
+    had_producer: bool,
+    /// Largest batch for now; grows again after an unclean start.
+    batch: usize,
+}
+
+impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
+    /// A driver at rest; [`Self::run`] does the work.
+    pub fn new(
+        log: L,
+        ledger: S,
+        rules: R,
+        schemas: C,
+        reference: Box<dyn Fn() -> Arc<Reference> + Send>,
+        settings: StepSettings,
+    ) -> Self {
+        let batch = settings.max_records;
+        Self {
+            log,
+            ledger,
+            rules,
+            schemas,
+            reference,
+            settings,
+            counters: Arc::default(),
+            stop: Arc::default(),
+            broken: None,
+            state: State {
+                parts: BTreeMap::new(),
+                meta: None,
+                need_producer: true,
+                need_connection: false,
+                need_positions: false,
+                need_rejoin: false,
+                had_producer: false,
+                batch,
+            },
+        }
+    }
+
+    /// Works until told to stop.
+    pub async fn run(&mut self) -> Result<(), Stopped> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                self.part_in_good_order().await;
+                self.log.close().await;
+                return Ok(());
+            }
+            if let Err(trouble) = self.turn().await {
+                self.settle(trouble).await?;
+            }
+        }
+    }
+
+    /// Partitions that are ours and ready.
+    pub fn ready(&self) -> usize {
+        self.state.parts.values().filter(|part| part.ready).count()
+    }
+
+    async fn settle(&mut self, trouble: Trouble) -> Result<(), Stopped> {
+        let state = &mut self.state;
+        state.need_positions = true;
+        match trouble {
+            Trouble::Stop(reason) => {
+                tracing::error!(step = self.settings.step, reason, "step stopped");
+                return Err(Stopped { step: self.settings.step.clone(), reason });
+            }
+            Trouble::Retry(why) => {
+                tracing::warn!(step = self.settings.step, why, "waiting, then checking positions");
+                self.log.pause(self.settings.retry).await;
+            }
+            Trouble::Lost(why) => {
+                tracing::warn!(step = self.settings.step, why, "connecting to the ledger again");
+                state.need_connection = true;
+                self.log.pause(self.settings.retry).await;
+            }
+            Trouble::Miss => {
+                add(&self.counters.cas_misses, 1);
+                tracing::info!(step = self.settings.step, "the partition was moved on by another; checking positions");
+            }
+            Trouble::Stale(why) => {
+                add(&self.counters.fences, 1);
+                tracing::info!(step = self.settings.step, why, "no longer the group member we were; joining again");
+                state.need_producer = true;
+                state.need_rejoin = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round: mend what needs mending, then one batch.
+    async fn turn(&mut self) -> Result<(), Trouble> {
+        if self.state.need_connection {
+            self.ledger.reconnect().await?;
+            add(&self.counters.reconnects, 1);
+            self.state.need_connection = false;
+        }
+        if self.state.need_producer {
+            self.renew().await?;
+        }
+        if self.state.need_rejoin {
+            self.state.parts.clear();
+            self.state.meta = None;
+            self.log.rejoin().await?;
+            add(&self.counters.rejoins, 1);
+            self.state.need_rejoin = false;
+        }
+        if self.state.need_positions && !self.state.parts.is_empty() {
+            // Still ours after a poll? Records it brings are read again from the position to be established.
+            let polled = self.log.poll(1, Duration::ZERO).await?;
+            self.state.meta = polled.meta;
+            self.take_changes(polled.changes).await;
+            if !self.state.parts.is_empty() && !self.catch_up().await? {
+                return Ok(());
+            }
+        }
+        self.state.need_positions = false;
+        let polled = self.log.poll(self.state.batch, self.settings.window).await?;
+        self.state.meta = polled.meta;
+        self.take_changes(polled.changes).await;
+        if self.state.need_positions || polled.records.is_empty() {
+            return Ok(());
+        }
+        self.work(polled.records).await
+    }
+
+    async fn renew(&mut self) -> Result<(), Trouble> {
+        if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
+            self.log.renew_producer().await?;
+        }
+        if self.state.had_producer {
+            add(&self.counters.recycled_producers, 1);
+        }
+        self.state.had_producer = true;
+        self.state.need_producer = false;
+        self.state.need_positions = true;
+        Ok(())
+    }
+
+    async fn take_changes(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Assigned(ours) => {
+                    self.state.parts = ours.into_iter().map(|at| (at, Part::default())).collect();
+                    self.state.need_positions = true;
+                    self.state.need_rejoin |= self.state.meta.is_none();
+                }
+                // All that was read of them is done: nothing is polled while a batch is at work.
+                Change::Revoked(gone) => {
+                    self.leave(&gone).await;
+                    self.state.parts.retain(|at, _| !gone.contains(at));
+                }
+                Change::Lost(gone) => self.state.parts.retain(|at, _| !gone.contains(at)),
+            }
+        }
+    }
+
+    /// Tells the next owner that it need not go record by record. If it cannot be told, it will; no harm.
+    async fn leave(&mut self, gone: &[TopicPartition]) {
+        let mut floors = Vec::new();
+        let mut epochs = Vec::new();
+        for at in gone {
+            if let Some(part) = self.state.parts.get(at)
+                && part.ready
+                && part.emitted == part.next
+            {
+                floors.push((*at, part.emitted));
+                epochs.push((*at, part.epoch));
+            }
+        }
+        if epochs.is_empty() || self.state.need_connection {
+            return;
+        }
+        let mut result = self.ledger.emitted(&floors).await;
+        if result.is_ok() {
+            result = self.ledger.leave(&epochs).await;
+        }
+        if let Err(error) = result {
+            tracing::info!(step = self.settings.step, %error, "leaving in good order could not be noted");
+            self.state.need_connection |= matches!(error, LedgerError::Lost(_));
+        }
+    }
+
+    async fn part_in_good_order(&mut self) {
+        let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
+        if !self.state.need_positions {
+            self.leave(&ours).await;
+        }
+        self.state.parts.clear();
+    }
+
+    /// Establishes where every partition of ours stands, emits what is decided and not emitted, and reads on from
+    /// there. `false`: membership changed under way; it must run again.
+    async fn catch_up(&mut self) -> Result<bool, Trouble> {
+        add(&self.counters.catch_ups, 1);
+        let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
+        let facts = self.log.topic_facts(&ours, Ask::Anew).await?;
+        // Per partition: emitted up to, decided up to, and whether the group must be told even if that is the same.
+        let mut open: BTreeMap<TopicPartition, (i64, i64, bool)> = BTreeMap::new();
+        for facts in facts {
+            let (part, emitted, tell) = self.position(facts).await?;
+            open.insert(part.0, (emitted, part.1.next, tell));
+            self.state.parts.insert(part.0, part.1);
+        }
+        if self.broken != Some(Broken::NoReEmission) {
+            while open.values().any(|(from, to, tell)| from < to || *tell) {
+                self.emit_chunk(&mut open).await?;
+                // The group must hear from us while a long journal is emitted.
+                let polled = self.log.poll(1, Duration::ZERO).await?;
+                if !polled.changes.is_empty() {
+                    self.state.meta = polled.meta;
+                    self.take_changes(polled.changes).await;
+                    return Ok(false);
+                }
+            }
+        }
+        for at in ours {
+            let Some(part) = self.state.parts.get_mut(&at) else { continue };
+            part.emitted = part.next;
+            part.ready = true;
+            let next = part.next;
+            self.log.seek(at, next).await?;
+        }
+        Ok(true)
+    }
+
+    /// Takes one partition over and checks that store, group and topic agree.
+    async fn position(&mut self, facts: TopicFacts) -> Result<((TopicPartition, Part), i64, bool), Trouble> {
+        let at = facts.at;
+        let place = format!("{}/{}", at.topic, at.partition);
+        // The group first: what is decided only grows, so a later look at it is never behind what is emitted.
+        let group = self.log.group_offset(at).await?;
+        let before = self.ledger.progress(at).await?;
+        if let (None, Some(group)) = (&before, group) {
+            return Err(Trouble::Stop(format!(
+                "the group has emitted {place} up to {group}, but the database knows nothing of it; was it emptied or \
+                 restored? run `kept recover`"
+            )));
+        }
+        let progress = self.ledger.take(at, &facts.topic_id, facts.start).await?;
+        if progress.topic_id != facts.topic_id {
+            return Err(Trouble::Stop(format!(
+                "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew; \
+                 its offsets mean nothing any more",
+                facts.topic_id, progress.topic_id
+            )));
+        }
+        let next = progress.next_offset;
+        if next < facts.start || next > facts.end {
+            // Another owner may have moved on since the first look.
+            let again = self.log.topic_facts(&[at], Ask::Anew).await?;
+            for now in again {
+                if next < now.start || next > now.end {
+                    return Err(Trouble::Stop(format!(
+                        "{place} is decided up to offset {next}, but the topic holds {} to {}: records were lost or \
+                         the topic was cut off",
+                        now.start, now.end
+                    )));
+                }
+            }
+        }
+        let emitted = match group {
+            Some(group) if group > next => {
+                return Err(Trouble::Stop(format!(
+                    "the group has emitted {place} up to {group}, but the database has decided only up to {next}: it is \
+                     older than the topics; run `kept recover`"
+                )));
+            }
+            Some(group) => group.max(progress.emitted_floor),
+            None if progress.emitted_floor < next => {
+                return Err(Trouble::Stop(format!(
+                    "the group's committed offset of {place} is gone, and decided events from {} to {next} may or may \
+                     not be emitted; run `kept recover`",
+                    progress.emitted_floor
+                )));
+            }
+            None => next,
+        };
+        let old = self.state.parts.get(&at).cloned().unwrap_or_default();
+        let unclean = old.topic_id.is_empty() && before.is_some_and(|it| !it.clean);
+        let careful = i64::try_from(self.settings.careful).unwrap_or(i64::MAX);
+        if unclean {
+            self.state.batch = self.settings.careful.clamp(1, self.settings.max_records);
+        }
+        let part = Part {
+            ready: false,
+            topic_id: facts.topic_id,
+            epoch: progress.owner_epoch,
+            next,
+            emitted,
+            careful_below: if unclean { next + careful } else { old.careful_below },
+        };
+        Ok(((at, part), emitted, group.is_none()))
+    }
+
+    /// Emits one bounded chunk of the journal, over all partitions in journal order, ending on whole causes.
+    async fn emit_chunk(&mut self, open: &mut BTreeMap<TopicPartition, (i64, i64, bool)>) -> Result<(), Trouble> {
+        let mut chunks = Vec::new();
+        for (&at, &(from, to, tell)) in open.iter() {
+            if from < to {
+                let (rows, complete) = self.ledger.unemitted(at, from, to, self.settings.chunk).await?;
+                chunks.push((at, rows, complete, to));
+            } else if tell {
+                chunks.push((at, Vec::new(), to, to));
+            }
+        }
+        let horizon = chunks
+            .iter()
+            .filter(|(_, _, complete, to)| complete < to)
+            .filter_map(|(_, rows, ..)| rows.last().map(|row| row.journal_id))
+            .min()
+            .unwrap_or(i64::MAX);
+        let mut rows = Vec::new();
+        let mut offsets = Vec::new();
+        for (at, mut chunk, complete, _) in chunks {
+            let mut whole = chunk.partition_point(|row| row.journal_id <= horizon);
+            let mut upto = complete;
+            if let Some(next) = chunk.get(whole) {
+                upto = next.cause.offset;
+                while whole > 0 && chunk[whole - 1].cause.offset == upto {
+                    whole -= 1;
+                }
+            }
+            chunk.truncate(whole);
+            rows.append(&mut chunk);
+            offsets.push((at, upto));
+        }
+        rows.sort_by_key(|row: &JournalRow| row.journal_id);
+        let outgoing: Vec<Outgoing> = rows.iter().map(Outgoing::from).collect();
+        add(&self.counters.re_emissions, outgoing.len());
+        self.transact(&outgoing, &offsets).await?;
+        for (at, upto) in offsets {
+            if let Some(it) = open.get_mut(&at) {
+                *it = (upto, it.1, false);
+            }
+        }
+        if self.state.need_producer {
+            self.renew().await?;
+        }
+        Ok(())
+    }
+
+    /// One Kafka transaction as the member we were when the batch was read.
+    async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
+        let mut meta = self.state.meta.clone();
+        if self.broken == Some(Broken::MetadataAtCommit) {
+            meta = self.log.meta_now();
+        }
+        let Some(meta) = meta else { return Err(Trouble::Stale("not a member of the group".into())) };
+        let began = Instant::now();
+        let ended = if self.broken == Some(Broken::OffsetsBeforeOutput) && !outgoing.is_empty() {
+            match self.log.transact(&[], offsets, &meta).await {
+                Ended::Committed => self.log.transact(outgoing, &[], &meta).await,
+                other => other,
+            }
+        } else {
+            self.log.transact(outgoing, offsets, &meta).await
+        };
+        time(&self.counters.commit_micros, began);
+        match ended {
+            Ended::Committed => add(&self.counters.transactions, 1),
+            Ended::CommittedTwice => {
+                add(&self.counters.transactions, 1);
+                self.state.need_producer = true;
+            }
+            Ended::Aborted(why) | Ended::Ambiguous(why) => {
+                add(&self.counters.aborts, 1);
+                self.state.need_producer = true;
+                return Err(Trouble::Retry(why));
+            }
+            Ended::Fenced(why) => {
+                add(&self.counters.fences, 1);
+                self.state.need_producer = true;
+                return Err(Trouble::Retry(why));
+            }
+            Ended::Stale(why) => return Err(Trouble::Stale(why)),
+            Ended::Fatal(why) => return Err(Trouble::Stop(why)),
+        }
+        Ok(())
+    }
+
+    /// Decides and emits what a poll brought.
+    async fn work(&mut self, records: Vec<LogRecord>) -> Result<(), Trouble> {
+        let mut slices: VecDeque<Vec<LogRecord>> = VecDeque::new();
+        let mut together = Vec::new();
+        for record in records {
+            let Some(part) = self.state.parts.get(&record.at).filter(|part| part.ready) else { continue };
+            if record.offset < part.next {
+                continue;
+            }
+            if record.offset < part.careful_below {
+                slices.push_back(vec![record]);
+            } else {
+                together.push(record);
+            }
+        }
+        let careful = slices.len();
+        if !together.is_empty() {
+            slices.push_back(together);
+        }
+        let mut rows = Vec::new();
+        let mut ends: BTreeMap<TopicPartition, i64> = BTreeMap::new();
+        for (position, slice) in slices.into_iter().enumerate() {
+            let items = if position < careful { self.read_alone(slice).await? } else { self.read(slice).await? };
+            self.decide(items, &mut rows, &mut ends).await?;
+        }
+        if ends.is_empty() {
+            return Ok(());
+        }
+        let offsets: Vec<(TopicPartition, i64)> = ends.into_iter().collect();
+        self.transact(&rows, &offsets).await?;
+        for (at, emitted) in offsets {
+            if let Some(part) = self.state.parts.get_mut(&at) {
+                part.emitted = emitted;
+            }
+        }
+        self.state.batch = (self.state.batch * 2).min(self.settings.max_records);
+        Ok(())
+    }
+
+    /// After an unclean start: the attempt is counted before anything is done with the record.
+    async fn read_alone(&mut self, slice: Vec<LogRecord>) -> Result<Vec<Item>, Trouble> {
+        let mut items = Vec::with_capacity(slice.len());
+        for record in slice {
+            add(&self.counters.careful_records, 1);
+            let attempts = self.ledger.attempt(record.at, record.offset).await?;
+            if attempts >= MAX_ATTEMPTS {
+                let why = format!("it ended the process at {} starts", attempts - 1);
+                items.push(Item { cause: cause(&record), input: Err(why.clone()), fault: Some(why), record });
+            } else {
+                items.append(&mut self.read(vec![record]).await?);
+            }
+        }
+        Ok(items)
+    }
+
+    async fn read(&mut self, slice: Vec<LogRecord>) -> Result<Vec<Item>, Trouble> {
+        let mut items = Vec::with_capacity(slice.len());
+        let mut codec = self.schemas.codec();
+        for record in slice {
+            let input = loop {
+                let Some(value) = &record.value else { break Err("it has no value".to_owned()) };
+                match LedgerInput::decode(&codec, record.at.topic, value) {
+                    Ok(Some(input)) => break Ok(input),
+                    Err(error) => break Err(error.to_string()),
+                    Ok(None) => {
+                        let id = kept_schemas::codec::split(value).map_or(0, |(id, _)| id);
+                        match self.schemas.ensure(id).await {
+                            Ok(true) => codec = self.schemas.codec(),
+                            Ok(false) => break Err(format!("schema id {id} is not in the registry")),
+                            Err(error) => return Err(Trouble::Retry(error.to_string())),
+                        }
+                    }
+                }
+            };
+            items.push(Item { cause: cause(&record), input, fault: None, record });
+        }
+        Ok(items)
+    }
+
+    /// Decides a slice; cuts it in two until the record at fault is found, and parks that one's order.
+    async fn decide(
+        &mut self,
+        items: Vec<Item>,
+        rows: &mut Vec<Outgoing>,
+        ends: &mut BTreeMap<TopicPartition, i64>,
+    ) -> Result<(), Trouble> {
+        let mut work: VecDeque<Vec<Item>> = VecDeque::from([items]);
+        let mut repeats = 0;
+        while let Some(mut slice) = work.pop_front() {
+            match self.attempt(&slice).await {
+                Ok(Tried::Done(decided)) => {
+                    add(&self.counters.batches, 1);
+                    add(&self.counters.records, slice.len());
+                    rows.extend(decided.rows);
+                    for it in decided.moves {
+                        if let Some(part) = self.state.parts.get_mut(&it.at) {
+                            part.next = it.to_offset;
+                        }
+                        ends.insert(it.at, it.to_offset);
+                    }
+                    repeats = 0;
+                }
+                Ok(Tried::AtFault(position, why)) => {
+                    let item = &mut slice[position];
+                    if item.fault.is_some() {
+                        return Err(stuck(item, &why));
+                    }
+                    item.fault = Some(why);
+                    work.push_front(slice);
+                }
+                Err(Failed::Trouble(trouble)) => return Err(trouble),
+                Err(Failed::Repeat(why)) => {
+                    add(&self.counters.repeats, 1);
+                    repeats += 1;
+                    if repeats > 20 {
+                        return Err(Trouble::Retry(why));
+                    }
+                    self.log.pause(Duration::from_millis(5 * repeats)).await;
+                    work.push_front(slice);
+                }
+                Err(Failed::Refused(why)) if slice.len() > 1 => {
+                    add(&self.counters.bisections, 1);
+                    tracing::info!(step = self.settings.step, why, records = slice.len(), "batch refused; cutting it in two");
+                    let rest = slice.split_off(slice.len() / 2);
+                    work.push_front(rest);
+                    work.push_front(slice);
+                }
+                Err(Failed::Refused(why)) => {
+                    let item = &mut slice[0];
+                    if item.fault.is_some() {
+                        return Err(stuck(item, &why));
+                    }
+                    item.fault = Some(why);
+                    work.push_front(slice);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One Postgres transaction: offsets, facts, decisions, events.
+    async fn attempt(&mut self, slice: &[Item]) -> Result<Tried, Failed> {
+        let moves = self.moves(slice).await?;
+        let keys = keys(&self.rules, slice);
+        let asked: Vec<TopicPartition> = moves.iter().map(|it| it.at).collect();
+        let reference = (self.reference)();
+        let codec = self.schemas.codec();
+        let Self { log, ledger, rules, counters, settings, broken, state, .. } = self;
+        let began = Instant::now();
+        let work = async {
+            let mut txn = ledger.begin().await?;
+            if !txn.advance(&moves).await? {
+                return Err(Failed::Trouble(Trouble::Miss));
+            }
+            let mut skus = |facts: &kept_processors::ledger::Facts| {
+                let all: BTreeSet<String> = slice
+                    .iter()
+                    .filter_map(|item| item.input.as_ref().ok())
+                    .flat_map(|input| rules.skus(input, facts))
+                    .collect();
+                all.into_iter().collect()
+            };
+            let locked = txn.lock(&keys, &mut skus).await?;
+            let deciding = Instant::now();
+            let folded = fold(&*rules, slice, locked, &reference, &codec, &settings.step, *broken);
+            time(&counters.decide_micros, deciding);
+            Ok((txn, folded))
+        };
+        // The question for the topic's id goes beside the work; its answer is awaited before the commit.
+        let (work, facts) = tokio::join!(work, log.topic_facts(&asked, Ask::Beside));
+        let (mut txn, folded) = work?;
+        let folded = match folded {
+            Err((position, why)) => return Ok(Tried::AtFault(position, why)),
+            Ok(folded) => folded,
+        };
+        check_beside(&facts.map_err(Trouble::from)?, &state.parts)?;
+        let outgoing = folded.written.events.iter().map(|(_, row)| Outgoing::from(row)).collect();
+        txn.write(folded.written).await?;
+        txn.commit().await?;
+        time(&counters.store_micros, began);
+        folded.tally.count(counters);
+        Ok(Tried::Done(Decided { rows: outgoing, moves }))
+    }
+
+    /// Each partition's compare-and-set for this slice.
+    async fn moves(&mut self, slice: &[Item]) -> Result<Vec<Advance>, Failed> {
+        let mut moves: BTreeMap<TopicPartition, Advance> = BTreeMap::new();
+        for item in slice {
+            let part = &self.state.parts[&item.record.at];
+            let entry = moves.entry(item.record.at).or_insert(Advance {
+                at: item.record.at,
+                owner_epoch: part.epoch,
+                from_offset: part.next,
+                to_offset: part.next,
+                emitted_floor: part.emitted,
+            });
+            entry.to_offset = item.record.offset + 1;
+        }
+        let mut moves: Vec<Advance> = moves.into_values().collect();
+        if self.broken == Some(Broken::NoCompareAndSet) {
+            for it in &mut moves {
+                if let Some(now) = self.ledger.progress(it.at).await? {
+                    it.owner_epoch = now.owner_epoch;
+                    it.from_offset = now.next_offset;
+                }
+            }
+        }
+        Ok(moves)
+    }
+}
+
+fn stuck(item: &Item, why: &str) -> Trouble {
+    let Cause { topic, partition, offset, .. } = &item.cause;
+    Trouble::Stop(format!("record {topic}/{partition}/{offset} can neither be decided nor parked: {why}"))
+}
+
+enum Tried {
+    Done(Decided),
+    /// Nothing was written: the record at this position must be parked.
+    AtFault(usize, String),
+}
+
+enum Failed {
+    Trouble(Trouble),
+    Repeat(String),
+    Refused(String),
+}
+
+impl From<LedgerError> for Failed {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::Repeat(why) => Self::Repeat(why),
+            LedgerError::Refused(why) => Self::Refused(why),
+            other => Self::Trouble(other.into()),
+        }
+    }
+}
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// A running consumer is not told that its topic was made anew; so the id is asked for every batch, after the batch
+/// was read and before it is committed.
+fn check_beside(facts: &[TopicFacts], parts: &BTreeMap<TopicPartition, Part>) -> Result<(), Trouble> {
+    for facts in facts {
+        let Some(part) = parts.get(&facts.at) else { continue };
+        if facts.topic_id != part.topic_id || part.next < facts.start || part.next > facts.end {
+            // Whether it is so for good is for `catch_up` to say: it asks anew, and stops with the reason.
+            return Err(Trouble::Retry(format!(
+                "{}/{} is not as it was: id or extent changed",
+                facts.at.topic, facts.at.partition
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn cause(record: &LogRecord) -> Cause {
+    Cause {
+        event_id: record.event_id(),
+        topic: record.at.topic,
+        partition: record.at.partition,
+        offset: record.offset,
+        traceparent: record.headers.traceparent.clone(),
+    }
+}
+
+fn keys<R: Rules>(rules: &R, slice: &[Item]) -> Keys {
+    let mut keys = Keys::default();
+    for item in slice {
+        match &item.input {
+            Ok(input) => {
+                // Whatever the rules need; the order and the cause are always needed.
+                if item.fault.is_none() {
+                    rules.keys(input, &item.cause, &mut keys);
+                }
+                match input.order_id() {
+                    Some(order) => {
+                        keys.orders.push(order);
+                        keys.causes.push((order, item.cause.event_id));
+                    }
+                    None => keys.stock_causes.push(item.cause.event_id),
+                }
+            }
+            Err(_) => {
+                if let Some(order) = order_of_key(&item.record) {
+                    keys.orders.push(order);
+                }
+            }
+        }
+    }
+    keys.orders.sort_unstable();
+    keys.orders.dedup();
+    keys.contents.sort_unstable();
+    keys.contents.dedup();
+    keys.causes.sort_unstable();
+    keys.causes.dedup();
+    keys.skus.sort_unstable();
+    keys.skus.dedup();
+    keys.stock_causes.sort_unstable();
+    keys.stock_causes.dedup();
+    keys
+}
+
+/// The order that a record's key names, for a record that cannot be read itself.
+fn order_of_key(record: &LogRecord) -> Option<OrderId> {
+    record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).and_then(OrderId::parse)
+}
+
+/// What a batch counted, added once it is committed.
+#[derive(Default)]
+struct Tally {
+    duplicates: usize,
+    parked: usize,
+    behind: usize,
+    dead: usize,
+    events: usize,
+}
+
+impl Tally {
+    fn count(&self, counters: &Counters) {
+        add(&counters.duplicates, self.duplicates);
+        add(&counters.parked, self.parked);
+        add(&counters.queued_behind_parked, self.behind);
+        add(&counters.dead_letters, self.dead);
+        add(&counters.events, self.events);
+    }
+}
+
+struct Folded {
+    written: Written,
+    tally: Tally,
+}
+
+/// Decides record by record. `Err`: the record at this position is at fault; the facts may be half changed and are
+/// thrown away with the transaction.
+fn fold<R: Rules>(
+    rules: &R,
+    slice: &[Item],
+    locked: Locked,
+    reference: &Reference,
+    codec: &kept_schemas::Codec,
+    step: &str,
+    broken: Option<Broken>,
+) -> Result<Folded, (usize, String)> {
+    let Locked { mut facts, mut acted, mut parked } = locked;
+    let mut written = Written::default();
+    let mut tally = Tally::default();
+    if broken == Some(Broken::DedupeByPositionOnly) {
+        acted.clear();
+    }
+    for (position, item) in slice.iter().enumerate() {
+        let park = |order_id: OrderId, reason: Option<String>| Parked {
+            order_id,
+            cause: item.cause.clone(),
+            key: item.record.key.clone().unwrap_or_default(),
+            payload: item.record.value.clone().unwrap_or_default(),
+            reason,
+        };
+        let order = item.order().or_else(|| item.fault.as_ref().and_then(|_| order_of_key(&item.record)));
+        let mark = (order, item.cause.event_id);
+        if item.input.is_ok() && acted.contains(&mark) {
+            tally.duplicates += 1;
+            continue;
+        }
+        if let Some(order) = order.filter(|order| parked.contains(order)) {
+            tally.behind += 1;
+            written.parked.push(park(order, None));
+            continue;
+        }
+        let input = match (&item.fault, order, &item.input) {
+            (Some(why), Some(order), _) => {
+                tally.parked += 1;
+                parked.insert(order);
+                written.parked.push(park(order, Some(why.clone())));
+                continue;
+            }
+            (Some(why), None, _) | (None, _, Err(why)) => {
+                let row = dead_letters::row(codec, step, &item.record, &item.cause, why, facts.now)
+                    .map_err(|why| (position, why))?;
+                tally.dead += 1;
+                written.events.push((None, row));
+                continue;
+            }
+            (None, _, Ok(input)) => input,
+        };
+        let events =
+            catch_unwind(AssertUnwindSafe(|| rules.decide(input, &item.cause, &mut facts, reference)))
+                .map_err(|_| (position, "the rules panicked".to_owned()))?;
+        for (index, event) in events.into_iter().enumerate() {
+            let index = u32::try_from(index).expect("fewer than 2^32 events of one cause");
+            let row = journal_row(codec, step, &item.cause, index, &event).map_err(|why| (position, why))?;
+            tally.events += 1;
+            written.events.push((Some(event), row));
+        }
+        if broken != Some(Broken::DedupeByPositionOnly) {
+            acted.insert(mark);
+        }
+        written.acted.push(mark);
+    }
+    written.facts = facts;
+    Ok(Folded { written, tally })
+}
+
+/// An event as the journal keeps it and the topic gets it.
+fn journal_row(
+    codec: &kept_schemas::Codec,
+    step: &str,
+    cause: &Cause,
+    index: u32,
+    event: &LedgerEvent,
+) -> Result<JournalRow, String> {
+    let topic = event.topic();
+    let wire = event.encode(codec).map_err(|error| error.to_string())?;
+    Ok(JournalRow {
+        journal_id: 0,
+        topic,
+        key: event.key(),
+        wire,
+        headers: headers(step, cause, index, topic),
+        order: event.place(),
+        cause: cause.clone(),
+        index,
+    })
+}
+
+/// The headers of the `index`-th record that `step` makes from `cause`.
+pub fn headers(step: &str, cause: &Cause, index: u32, topic: Topic) -> Headers {
+    Headers {
+        event_id: Some(EventId::of_step(step, cause.event_id, index)),
+        cause_id: Some(cause.event_id),
+        traceparent: cause.traceparent.clone(),
+        subject: Some(topic.subject()),
+        step: Some(step.to_owned()),
+        cause: Some((cause.topic.name().to_owned(), cause.partition, cause.offset)),
+        index: Some(index),
+        fused_by: None,
+    }
+}

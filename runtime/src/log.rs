@@ -1,0 +1,169 @@
+//! The log seam: all that the drivers need from Kafka. They are generic over it, so that the shipped drivers run
+//! against Kafka and, in the simulation, against a model in memory.
+//!
+//! Every method may be cancelled (its future dropped) at any await: that is what a crash looks like.
+
+use std::time::Duration;
+
+use kept_schemas::{EventId, Headers, Micros, Topic, Wire};
+use kept_store::seam::{JournalRow, TopicPartition};
+use thiserror::Error;
+
+/// A record as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogRecord {
+    pub at: TopicPartition,
+    pub offset: i64,
+    /// When the broker appended it.
+    pub timestamp: Micros,
+    pub key: Option<Vec<u8>>,
+    /// `None`: a tombstone.
+    pub value: Option<Vec<u8>>,
+    pub headers: Headers,
+}
+
+impl LogRecord {
+    /// Its event id, or one made from its place.
+    pub fn event_id(&self) -> EventId {
+        self.headers.id_or_place(self.at.topic, self.at.partition, self.offset)
+    }
+}
+
+/// A record to produce, finished to the byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgoing {
+    pub topic: Topic,
+    pub key: Vec<u8>,
+    pub value: Vec<u8>,
+    pub headers: Headers,
+}
+
+impl Outgoing {
+    /// A record of a finished value.
+    pub fn new(topic: Topic, key: &str, wire: &Wire, headers: Headers) -> Self {
+        Self { topic, key: key.as_bytes().to_vec(), value: wire.bytes(), headers }
+    }
+}
+
+impl From<&JournalRow> for Outgoing {
+    fn from(row: &JournalRow) -> Self {
+        Self::new(row.topic, &row.key, &row.wire, row.headers.clone())
+    }
+}
+
+/// How our part in the group changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Ours now; nothing of them is read until [`Log::seek`] says from where.
+    Assigned(Vec<TopicPartition>),
+    /// Given back in good order: what was read of them before is done or was dropped.
+    Revoked(Vec<TopicPartition>),
+    /// Somebody else may have them since a while already.
+    Lost(Vec<TopicPartition>),
+}
+
+/// What a poll brought. Records are of partitions that are ours after `changes`.
+#[derive(Debug, Clone)]
+pub struct Polled<M> {
+    pub changes: Vec<Change>,
+    pub records: Vec<LogRecord>,
+    /// Who we were in the group when these partitions were assigned; offsets are committed as that and as nobody
+    /// else. `None` before the first assignment.
+    pub meta: Option<M>,
+}
+
+/// A partition as the broker has it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicFacts {
+    pub at: TopicPartition,
+    /// The topic's id (KIP-516); another id is another topic of the same name.
+    pub topic_id: String,
+    /// First offset that is still there.
+    pub start: i64,
+    /// One past the last offset.
+    pub end: i64,
+}
+
+/// How fresh [`TopicFacts`] must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// Everything asked now: when a position is established.
+    Anew,
+    /// The id asked now, start and end as of the last fetch: beside each batch.
+    Beside,
+}
+
+/// How a Kafka transaction ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// All of it is visible, or will be.
+    Committed,
+    /// All of it is visible, but a first try of its end may still be on its way: a new producer before the next one.
+    CommittedTwice,
+    /// None of it will be visible.
+    Aborted(String),
+    /// The group does not take our word any more: we are not the member we were. None of it will be visible.
+    Stale(String),
+    /// Not known; a new producer settles it.
+    Ambiguous(String),
+    /// Another producer took our transactional id, or ours timed out; a new producer settles it.
+    Fenced(String),
+    /// Going on would be wrong.
+    Fatal(String),
+}
+
+/// What to do after a failed call.
+#[derive(Debug, Error, Clone, PartialEq, Eq)]
+pub enum LogError {
+    /// The broker cannot be reached or is busy: wait, then again.
+    #[error("{0}")]
+    Retry(String),
+    /// Going on would be wrong.
+    #[error("{0}")]
+    Stop(String),
+}
+
+/// The log as a driver sees it. One value per worker: one group member and one transactional producer.
+#[allow(async_fn_in_trait)]
+pub trait Log {
+    /// Who we are in the group, as of one assignment.
+    type Meta: Clone;
+
+    /// Up to `max` records, waiting up to `wait` for the first and gathering up to `wait` after it. Returns at once
+    /// when membership changed, with no record of partitions that are not ours any more.
+    async fn poll(&mut self, max: usize, wait: Duration) -> Result<Polled<Self::Meta>, LogError>;
+
+    /// Who we are in the group at this instant. Never to be used for a commit: a paused owner would commit a stale
+    /// batch under it. The simulation's broken engine does, and must be caught.
+    fn meta_now(&mut self) -> Option<Self::Meta>;
+
+    /// The group's own committed offset, once no transaction over it is open. `None`: there is none.
+    async fn group_offset(&mut self, at: TopicPartition) -> Result<Option<i64>, LogError>;
+
+    /// Id, start and end of each partition, in the order asked for.
+    async fn topic_facts(&self, at: &[TopicPartition], ask: Ask) -> Result<Vec<TopicFacts>, LogError>;
+
+    /// Reads on from `offset`; records read before are dropped.
+    async fn seek(&mut self, at: TopicPartition, offset: i64) -> Result<(), LogError>;
+
+    /// One Kafka transaction: these records and these offsets of ours, or nothing.
+    async fn transact(
+        &mut self,
+        outgoing: &[Outgoing],
+        offsets: &[(TopicPartition, i64)],
+        meta: &Self::Meta,
+    ) -> Ended;
+
+    /// A new producer under the same transactional id: whatever the old one left is finished or aborted, and
+    /// nothing of it can arrive later.
+    async fn renew_producer(&mut self) -> Result<(), LogError>;
+
+    /// Leaves the group and joins it again as a new member.
+    async fn rejoin(&mut self) -> Result<(), LogError>;
+
+    /// Waits, by the log's clock.
+    async fn pause(&self, time: Duration);
+
+    /// Leaves the group.
+    async fn close(&mut self);
+}
