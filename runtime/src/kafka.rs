@@ -858,3 +858,73 @@ fn describe(
         }
     }
 }
+
+/// Records that belong to no consumer's offsets: idempotent, stored by every in-sync replica before it returns.
+pub struct KafkaOutbox {
+    settings: KafkaSettings,
+    producer: rdkafka::producer::FutureProducer,
+}
+
+impl KafkaOutbox {
+    /// Connects; `group`, `transactional_id` and `topics` of the settings are not used.
+    pub fn new(settings: KafkaSettings) -> Result<Self, LogError> {
+        let producer = client_config(&settings.brokers, &settings.properties)
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("compression.codec", "lz4")
+            .set("linger.ms", "2")
+            .set("message.timeout.ms", "30000")
+            .set("queue.buffering.max.kbytes", "65536")
+            .create()
+            .map_err(|error| LogError::Stop(format!("kafka producer cannot be made: {error}")))?;
+        Ok(Self { settings, producer })
+    }
+}
+
+impl crate::timers::Outbox for KafkaOutbox {
+    async fn send(&mut self, outgoing: Vec<Outgoing>) -> Result<(), LogError> {
+        let mut waiting = Vec::with_capacity(outgoing.len());
+        for it in &outgoing {
+            let name = self.settings.name(it.topic);
+            let mut headers = OwnedHeaders::new();
+            for (name, value) in it.headers.pairs() {
+                headers = headers.insert(Header { key: name, value: Some(value.as_bytes()) });
+            }
+            let mut record = rdkafka::producer::FutureRecord::to(&name)
+                .key(&it.key[..])
+                .payload(&it.value[..])
+                .headers(headers);
+            loop {
+                match self.producer.send_result(record) {
+                    Ok(future) => {
+                        waiting.push((it.topic, future));
+                        break;
+                    }
+                    Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        record = back;
+                    }
+                    Err((error, _)) => {
+                        return Err(LogError::Retry(format!(
+                            "record for {} refused: {:?}",
+                            it.topic,
+                            error.rdkafka_error_code()
+                        )));
+                    }
+                }
+            }
+        }
+        for (topic, future) in waiting {
+            match future.await {
+                Ok(Ok(_)) => {}
+                Ok(Err((error, _))) => {
+                    let code = error.rdkafka_error_code();
+                    return Err(LogError::Retry(format!("record for {topic} was not stored: {code:?}")));
+                }
+                Err(_) => return Err(LogError::Retry(format!("record for {topic}: the producer went away"))),
+            }
+        }
+        Ok(())
+    }
+}

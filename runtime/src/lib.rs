@@ -6,3 +6,6 @@ pub mod kafka;
 pub mod ledger_step;
 pub mod log;
 pub mod schemas;
+pub mod sink_step;
+pub mod stateless;
+pub mod timers;

@@ -191,6 +191,70 @@ pub trait Ledger {
     async fn reconnect(&mut self) -> Result<(), LedgerError>;
 }
 
+/// What a stateless step remembers of its partitions: which topic it was, whether the last owner left in good order,
+/// and how often a record was tried. Every [`Ledger`] can do that; `()` remembers nothing.
+#[allow(async_fn_in_trait)]
+pub trait Places {
+    /// Takes a partition over. The topic's id when it was first taken, and whether it was left in good order (as it
+    /// is the first time).
+    async fn enter(&mut self, at: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError>;
+
+    /// As [`Ledger::attempt`].
+    async fn attempt_at(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError>;
+
+    /// As [`Ledger::leave`].
+    async fn leave_places(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
+
+    /// As [`Ledger::reconnect`].
+    async fn reconnect_places(&mut self) -> Result<(), LedgerError>;
+}
+
+/// What [`Places::enter`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    pub topic_id: String,
+    pub epoch: i64,
+    pub clean: bool,
+}
+
+impl<S: Ledger> Places for S {
+    async fn enter(&mut self, at: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError> {
+        let clean = self.progress(at).await?.is_none_or(|it| it.clean);
+        let taken = self.take(at, topic_id, 0).await?;
+        Ok(Entered { topic_id: taken.topic_id, epoch: taken.owner_epoch, clean })
+    }
+
+    async fn attempt_at(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError> {
+        self.attempt(at, offset).await
+    }
+
+    async fn leave_places(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
+        self.leave(at).await
+    }
+
+    async fn reconnect_places(&mut self) -> Result<(), LedgerError> {
+        self.reconnect().await
+    }
+}
+
+impl Places for () {
+    async fn enter(&mut self, _: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError> {
+        Ok(Entered { topic_id: topic_id.to_owned(), epoch: 0, clean: true })
+    }
+
+    async fn attempt_at(&mut self, _: TopicPartition, _: i64) -> Result<i32, LedgerError> {
+        Ok(1)
+    }
+
+    async fn leave_places(&mut self, _: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
+        Ok(())
+    }
+
+    async fn reconnect_places(&mut self) -> Result<(), LedgerError> {
+        Ok(())
+    }
+}
+
 /// The pure step as the driver sees it; the shipped one is `kept_processors::ledger`.
 pub trait Rules: Send + Sync {
     /// What a record needs locked.

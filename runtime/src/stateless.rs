@@ -1,0 +1,617 @@
+//! The driver of steps that remember nothing: poll → decide → produce → offsets → commit, in one Kafka transaction.
+//!
+//! Several such steps may run fused: a record goes through all of them in one transaction, and every topic between
+//! them is written all the same. Their middle topics are read too, for others may produce to them; a record whose
+//! header names our group was taken further by a fused instance and only its offset is committed. Steps that may be
+//! fused share one consumer group, fused or apart, so that it can be switched at any time.
+
+use std::{
+    any::Any,
+    borrow::Cow,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kept_processors::{ledger::Cause, reference::Reference};
+use kept_schemas::{Codec, CodecError, EventId, Headers, Micros, Topic, Wire, topics::Record};
+use kept_store::seam::{LedgerError, Places, TopicPartition};
+
+use crate::{
+    counters::{Counters, add, time},
+    dead_letters,
+    ledger_step::{Broken, MAX_ATTEMPTS, StepSettings, Stopped, Trouble},
+    log::{Ask, Change, Ended, Log, LogRecord, Outgoing, TopicFacts},
+    schemas::Schemas,
+};
+
+/// Why a record cannot be worked on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unread {
+    /// Written with a schema that is not known yet.
+    UnknownSchema(u32),
+    /// It never will be.
+    Poison(String),
+}
+
+impl From<CodecError> for Unread {
+    fn from(error: CodecError) -> Self {
+        Self::Poison(error.to_string())
+    }
+}
+
+/// A record as a step's function sees it.
+pub struct Inward<'a> {
+    pub topic: Topic,
+    pub event_id: EventId,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    /// When the broker appended the record that started this; the only clock there is.
+    pub at: Micros,
+    pub codec: &'a Codec,
+    pub reference: &'a Reference,
+    /// The value itself, when a fused step before made it.
+    typed: Option<&'a (dyn Any + Send + Sync)>,
+}
+
+impl Inward<'_> {
+    /// The record's value.
+    pub fn read<T: Record + Clone + Sync>(&self) -> Result<Cow<'_, T>, Unread> {
+        if let Some(value) = self.typed.and_then(|it| it.downcast_ref::<T>()) {
+            return Ok(Cow::Borrowed(value));
+        }
+        let value = self.value.ok_or_else(|| Unread::Poison("it has no value".into()))?;
+        match self.codec.decode(value)? {
+            Some(value) => Ok(Cow::Owned(value)),
+            None => Err(Unread::UnknownSchema(kept_schemas::codec::split(value)?.0)),
+        }
+    }
+}
+
+/// A record that a step makes.
+pub struct Made {
+    pub topic: Topic,
+    pub key: String,
+    wire: Wire,
+    typed: Box<dyn Any + Send + Sync>,
+}
+
+impl Made {
+    /// Encodes `value`, which goes to its type's own topic.
+    pub fn of<T: Record + Sync>(codec: &Codec, key: String, value: T) -> Result<Self, Unread> {
+        Ok(Self { topic: T::TOPIC, key, wire: codec.encode(&value)?, typed: Box::new(value) })
+    }
+}
+
+/// A step without memory, as a plain value.
+#[derive(Debug, Clone, Copy)]
+pub struct StatelessStep {
+    pub name: &'static str,
+    pub inputs: &'static [Topic],
+    pub outputs: &'static [Topic],
+    pub decide: fn(&Inward<'_>) -> Result<Vec<Made>, Unread>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Part {
+    ready: bool,
+    topic_id: String,
+    epoch: i64,
+    next: i64,
+    careful_below: i64,
+}
+
+/// The driver of one stateless step or of several fused ones. Runs until it is told to stop, or until going on would
+/// be wrong.
+pub struct Stateless<L: Log, P: Places, C: Schemas> {
+    pub log: L,
+    pub places: P,
+    pub schemas: C,
+    pub reference: Box<dyn Fn() -> Arc<Reference> + Send>,
+    /// One: apart. Several: fused.
+    pub steps: Vec<StatelessStep>,
+    /// The group's name, as records that need no second look carry it.
+    pub group: String,
+    pub settings: StepSettings,
+    pub counters: Arc<Counters>,
+    /// Set it and the step stops in good order after the batch at hand.
+    pub stop: Arc<AtomicBool>,
+    /// Only the simulation sets this.
+    pub broken: Option<Broken>,
+    state: State<L::Meta>,
+}
+
+struct State<M> {
+    parts: BTreeMap<TopicPartition, Part>,
+    meta: Option<M>,
+    need_producer: bool,
+    need_connection: bool,
+    need_positions: bool,
+    need_rejoin: bool,
+    had_producer: bool,
+    batch: usize,
+}
+
+impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
+    /// A driver at rest; [`Self::run`] does the work. `group` is the consumer group all steps that may be fused share.
+    pub fn new(
+        log: L,
+        places: P,
+        schemas: C,
+        reference: Box<dyn Fn() -> Arc<Reference> + Send>,
+        steps: Vec<StatelessStep>,
+        group: &str,
+        settings: StepSettings,
+    ) -> Self {
+        let batch = settings.max_records;
+        Self {
+            log,
+            places,
+            schemas,
+            reference,
+            steps,
+            group: group.to_owned(),
+            settings,
+            counters: Arc::default(),
+            stop: Arc::default(),
+            broken: None,
+            state: State {
+                parts: BTreeMap::new(),
+                meta: None,
+                need_producer: true,
+                need_connection: false,
+                need_positions: false,
+                need_rejoin: false,
+                had_producer: false,
+                batch,
+            },
+        }
+    }
+
+    /// What these steps read.
+    pub fn inputs(steps: &[StatelessStep]) -> Vec<Topic> {
+        let mut topics: Vec<Topic> = steps.iter().flat_map(|step| step.inputs.iter().copied()).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+
+    /// Partitions that are ours and ready.
+    pub fn ready(&self) -> usize {
+        self.state.parts.values().filter(|part| part.ready).count()
+    }
+
+    /// Works until told to stop.
+    pub async fn run(&mut self) -> Result<(), Stopped> {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
+                self.leave(&ours).await;
+                self.state.parts.clear();
+                self.log.close().await;
+                return Ok(());
+            }
+            if let Err(trouble) = self.turn().await {
+                self.settle(trouble).await?;
+            }
+        }
+    }
+
+    async fn settle(&mut self, trouble: Trouble) -> Result<(), Stopped> {
+        let state = &mut self.state;
+        state.need_positions = true;
+        match trouble {
+            Trouble::Stop(reason) => {
+                tracing::error!(step = self.settings.step, reason, "step stopped");
+                return Err(Stopped { step: self.settings.step.clone(), reason });
+            }
+            Trouble::Retry(why) => {
+                tracing::warn!(step = self.settings.step, why, "waiting, then checking positions");
+                self.log.pause(self.settings.retry).await;
+            }
+            Trouble::Lost(why) => {
+                tracing::warn!(step = self.settings.step, why, "connecting to the database again");
+                state.need_connection = true;
+                self.log.pause(self.settings.retry).await;
+            }
+            Trouble::Stale(why) => {
+                add(&self.counters.fences, 1);
+                tracing::info!(step = self.settings.step, why, "no longer the group member we were; joining again");
+                state.need_producer = true;
+                state.need_rejoin = true;
+            }
+            Trouble::Miss => {}
+        }
+        Ok(())
+    }
+
+    async fn turn(&mut self) -> Result<(), Trouble> {
+        if self.state.need_connection {
+            self.places.reconnect_places().await?;
+            add(&self.counters.reconnects, 1);
+            self.state.need_connection = false;
+        }
+        if self.state.need_producer {
+            if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
+                self.log.renew_producer().await?;
+            }
+            if self.state.had_producer {
+                add(&self.counters.recycled_producers, 1);
+            }
+            self.state.had_producer = true;
+            self.state.need_producer = false;
+            self.state.need_positions = true;
+        }
+        if self.state.need_rejoin {
+            self.state.parts.clear();
+            self.state.meta = None;
+            self.log.rejoin().await?;
+            add(&self.counters.rejoins, 1);
+            self.state.need_rejoin = false;
+        }
+        if self.state.need_positions && !self.state.parts.is_empty() {
+            let polled = self.log.poll(1, Duration::ZERO).await?;
+            self.state.meta = polled.meta;
+            self.take_changes(polled.changes).await;
+            self.catch_up().await?;
+        }
+        self.state.need_positions = false;
+        let polled = self.log.poll(self.state.batch, self.settings.window).await?;
+        self.state.meta = polled.meta;
+        self.take_changes(polled.changes).await;
+        if self.state.need_positions || polled.records.is_empty() {
+            return Ok(());
+        }
+        self.work(polled.records).await
+    }
+
+    async fn take_changes(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change {
+                Change::Assigned(ours) => {
+                    self.state.parts = ours.into_iter().map(|at| (at, Part::default())).collect();
+                    self.state.need_positions = true;
+                    self.state.need_rejoin |= self.state.meta.is_none();
+                }
+                Change::Revoked(gone) => {
+                    self.leave(&gone).await;
+                    self.state.parts.retain(|at, _| !gone.contains(at));
+                }
+                Change::Lost(gone) => self.state.parts.retain(|at, _| !gone.contains(at)),
+            }
+        }
+    }
+
+    async fn leave(&mut self, gone: &[TopicPartition]) {
+        let left: Vec<(TopicPartition, i64)> = gone
+            .iter()
+            .filter_map(|at| self.state.parts.get(at).filter(|part| part.ready).map(|part| (*at, part.epoch)))
+            .collect();
+        if left.is_empty() || self.state.need_connection {
+            return;
+        }
+        if let Err(error) = self.places.leave_places(&left).await {
+            tracing::info!(step = self.settings.step, %error, "leaving in good order could not be noted");
+            self.state.need_connection |= matches!(error, LedgerError::Lost(_));
+        }
+    }
+
+    /// Establishes where every partition of ours stands: where the group says, once no transaction over it is open.
+    async fn catch_up(&mut self) -> Result<(), Trouble> {
+        add(&self.counters.catch_ups, 1);
+        let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
+        for at in ours {
+            let place = format!("{}/{}", at.topic, at.partition);
+            let group = self.log.group_offset(at).await?;
+            for facts in self.log.topic_facts(&[at], Ask::Anew).await? {
+                let next = group.unwrap_or(facts.start);
+                if next < facts.start || next > facts.end {
+                    return Err(Trouble::Stop(format!(
+                        "{place} is done up to offset {next}, but the topic holds {} to {}: records were lost or the \
+                         topic was made anew",
+                        facts.start, facts.end
+                    )));
+                }
+                let old = self.state.parts.get(&at).cloned().unwrap_or_default();
+                let first = old.topic_id.is_empty();
+                let entered = if first {
+                    self.places.enter(at, &facts.topic_id).await?
+                } else {
+                    kept_store::seam::Entered { topic_id: old.topic_id, epoch: old.epoch, clean: true }
+                };
+                if entered.topic_id != facts.topic_id {
+                    return Err(Trouble::Stop(format!(
+                        "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew",
+                        facts.topic_id, entered.topic_id
+                    )));
+                }
+                let unclean = first && !entered.clean;
+                if unclean {
+                    self.state.batch = self.settings.careful.clamp(1, self.settings.max_records);
+                }
+                let careful = i64::try_from(self.settings.careful).unwrap_or(i64::MAX);
+                let careful_below = if unclean { next + careful } else { old.careful_below };
+                self.log.seek(at, next).await?;
+                let part =
+                    Part { ready: true, topic_id: entered.topic_id, epoch: entered.epoch, next, careful_below };
+                self.state.parts.insert(at, part);
+            }
+        }
+        Ok(())
+    }
+
+    async fn work(&mut self, records: Vec<LogRecord>) -> Result<(), Trouble> {
+        let mut together = Vec::with_capacity(records.len());
+        for record in records {
+            let Some(part) = self.state.parts.get(&record.at).filter(|part| part.ready) else { continue };
+            if record.offset < part.next {
+                continue;
+            }
+            if record.offset < part.careful_below {
+                add(&self.counters.careful_records, 1);
+                let attempts = self.places.attempt_at(record.at, record.offset).await?;
+                let fault =
+                    (attempts >= MAX_ATTEMPTS).then(|| format!("it ended the process at {} starts", attempts - 1));
+                self.batch(vec![record], fault).await?;
+            } else {
+                together.push(record);
+            }
+        }
+        if !together.is_empty() {
+            self.batch(together, None).await?;
+        }
+        self.state.batch = (self.state.batch * 2).min(self.settings.max_records);
+        Ok(())
+    }
+
+    async fn batch(&mut self, records: Vec<LogRecord>, fault: Option<String>) -> Result<(), Trouble> {
+        let mut ends: BTreeMap<TopicPartition, i64> = BTreeMap::new();
+        for record in &records {
+            ends.insert(record.at, record.offset + 1);
+        }
+        let offsets: Vec<(TopicPartition, i64)> = ends.into_iter().collect();
+        let asked: Vec<TopicPartition> = offsets.iter().map(|(at, _)| *at).collect();
+        let began = Instant::now();
+        let reference = (self.reference)();
+        let Self { log, schemas, steps, group, settings, counters, .. } = self;
+        let decide = async {
+            let mut outgoing = Vec::with_capacity(records.len() * steps.len());
+            let mut codec = schemas.codec();
+            for record in &records {
+                if record.headers.fused_by.as_deref() == Some(group.as_str()) {
+                    add(&counters.fused_skips, 1);
+                    continue;
+                }
+                let before = outgoing.len();
+                loop {
+                    let given = Given { steps, group, step: &settings.step, reference: &reference, codec: &codec };
+                    match given.whole(record, fault.as_deref(), counters, &mut outgoing) {
+                        Ok(()) => break,
+                        Err(Unread::Poison(why)) => return Err(Trouble::Stop(why)),
+                        Err(Unread::UnknownSchema(id)) => {
+                            outgoing.truncate(before);
+                            match schemas.ensure(id).await {
+                                Ok(true) => codec = schemas.codec(),
+                                Ok(false) => {
+                                    let why = format!("schema id {id} is not in the registry");
+                                    add(&counters.dead_letters, 1);
+                                    outgoing.push(dead(&codec, &settings.step, record, &why).map_err(Trouble::Stop)?);
+                                    break;
+                                }
+                                Err(error) => return Err(Trouble::Retry(error.to_string())),
+                            }
+                        }
+                    }
+                }
+            }
+            Ok(outgoing)
+        };
+        // The question for the topic's id goes beside the work; its answer is awaited before the commit.
+        let (facts, outgoing) = tokio::join!(log.topic_facts(&asked, Ask::Beside), decide);
+        let outgoing = outgoing?;
+        time(&self.counters.decide_micros, began);
+        self.check(&facts?)?;
+        self.transact(&outgoing, &offsets).await?;
+        add(&self.counters.batches, 1);
+        add(&self.counters.records, records.len());
+        add(&self.counters.events, outgoing.len());
+        for (at, next) in offsets {
+            if let Some(part) = self.state.parts.get_mut(&at) {
+                part.next = next;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, facts: &[TopicFacts]) -> Result<(), Trouble> {
+        for facts in facts {
+            let Some(part) = self.state.parts.get(&facts.at) else { continue };
+            if facts.topic_id != part.topic_id || part.next < facts.start || part.next > facts.end {
+                return Err(Trouble::Retry(format!(
+                    "{}/{} is not as it was: id or extent changed",
+                    facts.at.topic, facts.at.partition
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
+        let mut meta = self.state.meta.clone();
+        if self.broken == Some(Broken::MetadataAtCommit) {
+            meta = self.log.meta_now();
+        }
+        let Some(meta) = meta else { return Err(Trouble::Stale("not a member of the group".into())) };
+        let began = Instant::now();
+        let ended = if self.broken == Some(Broken::OffsetsBeforeOutput) && !outgoing.is_empty() {
+            match self.log.transact(&[], offsets, &meta).await {
+                Ended::Committed => self.log.transact(outgoing, &[], &meta).await,
+                other => other,
+            }
+        } else {
+            self.log.transact(outgoing, offsets, &meta).await
+        };
+        time(&self.counters.commit_micros, began);
+        match ended {
+            Ended::Committed => add(&self.counters.transactions, 1),
+            Ended::CommittedTwice => {
+                add(&self.counters.transactions, 1);
+                self.state.need_producer = true;
+            }
+            Ended::Aborted(why) | Ended::Ambiguous(why) => {
+                add(&self.counters.aborts, 1);
+                self.state.need_producer = true;
+                return Err(Trouble::Retry(why));
+            }
+            Ended::Fenced(why) => {
+                add(&self.counters.fences, 1);
+                self.state.need_producer = true;
+                return Err(Trouble::Retry(why));
+            }
+            Ended::Stale(why) => return Err(Trouble::Stale(why)),
+            Ended::Fatal(why) => return Err(Trouble::Stop(why)),
+        }
+        Ok(())
+    }
+}
+
+/// What is the same for every record of a batch.
+struct Given<'a> {
+    steps: &'a [StatelessStep],
+    group: &'a str,
+    step: &'a str,
+    reference: &'a Reference,
+    codec: &'a Codec,
+}
+
+/// A record of ours on its way to the next fused step.
+struct Passed {
+    topic: Topic,
+    event_id: EventId,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    typed: Box<dyn Any + Send + Sync>,
+}
+
+impl Given<'_> {
+    fn step_of(&self, topic: Topic) -> Option<&StatelessStep> {
+        self.steps.iter().find(|step| step.inputs.contains(&topic))
+    }
+
+    /// Takes one record through every step that reads what it becomes.
+    fn whole(
+        &self,
+        record: &LogRecord,
+        fault: Option<&str>,
+        counters: &Counters,
+        outgoing: &mut Vec<Outgoing>,
+    ) -> Result<(), Unread> {
+        let dead_letter = |record: &LogRecord, why: &str, outgoing: &mut Vec<Outgoing>| {
+            add(&counters.dead_letters, 1);
+            dead(self.codec, self.step, record, why).map(|it| outgoing.push(it)).map_err(Unread::Poison)
+        };
+        if let Some(why) = fault {
+            return dead_letter(record, why, outgoing);
+        }
+        let first = Inward {
+            topic: record.at.topic,
+            event_id: record.event_id(),
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            at: record.timestamp,
+            codec: self.codec,
+            reference: self.reference,
+            typed: None,
+        };
+        let mut open: Vec<Passed> = match self.one(&first, record, outgoing) {
+            Ok(passed) => passed,
+            Err(Unread::Poison(why)) => return dead_letter(record, &why, outgoing),
+            Err(unknown) => return Err(unknown),
+        };
+        while !open.is_empty() {
+            for passed in std::mem::take(&mut open) {
+                let next = Inward {
+                    topic: passed.topic,
+                    event_id: passed.event_id,
+                    key: Some(&passed.key),
+                    value: Some(&passed.value),
+                    at: record.timestamp,
+                    codec: self.codec,
+                    reference: self.reference,
+                    typed: Some(passed.typed.as_ref()),
+                };
+                match self.one(&next, record, outgoing) {
+                    Ok(mut more) => open.append(&mut more),
+                    Err(Unread::Poison(why)) => {
+                        let mut middle = record.clone();
+                        middle.at.topic = passed.topic;
+                        middle.key = Some(passed.key);
+                        middle.value = Some(passed.value);
+                        let why = format!("{why} (made from {} at this offset)", record.at.topic);
+                        dead_letter(&middle, &why, outgoing)?;
+                    }
+                    Err(unknown) => return Err(unknown),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One step over one record; gives what a later step of ours reads. Nothing is left in `outgoing` on an error.
+    fn one(
+        &self,
+        inward: &Inward<'_>,
+        origin: &LogRecord,
+        outgoing: &mut Vec<Outgoing>,
+    ) -> Result<Vec<Passed>, Unread> {
+        let Some(step) = self.step_of(inward.topic) else {
+            return Err(Unread::Poison(format!("no step reads {}", inward.topic)));
+        };
+        let made = catch_unwind(AssertUnwindSafe(|| (step.decide)(inward)))
+            .unwrap_or_else(|_| Err(Unread::Poison(format!("step {} panicked", step.name))))?;
+        let mut passed = Vec::new();
+        for (index, made) in made.into_iter().enumerate() {
+            let index = u32::try_from(index).expect("fewer than 2^32 records of one cause");
+            let event_id = EventId::of_step(step.name, inward.event_id, index);
+            let further = self.step_of(made.topic).is_some();
+            let headers = Headers {
+                event_id: Some(event_id),
+                cause_id: Some(inward.event_id),
+                traceparent: origin.headers.traceparent.clone(),
+                subject: Some(made.topic.subject()),
+                step: Some(step.name.to_owned()),
+                cause: Some((origin.at.topic.name().to_owned(), origin.at.partition, origin.offset)),
+                index: Some(index),
+                fused_by: further.then(|| self.group.to_owned()),
+            };
+            let out = Outgoing::new(made.topic, &made.key, &made.wire, headers);
+            if further {
+                passed.push(Passed {
+                    topic: made.topic,
+                    event_id,
+                    key: out.key.clone(),
+                    value: out.value.clone(),
+                    typed: made.typed,
+                });
+            }
+            outgoing.push(out);
+        }
+        Ok(passed)
+    }
+}
+
+/// The dead letter of a record, as it goes out.
+fn dead(codec: &Codec, step: &str, record: &LogRecord, why: &str) -> Result<Outgoing, String> {
+    let cause = Cause {
+        event_id: record.event_id(),
+        topic: record.at.topic,
+        partition: record.at.partition,
+        offset: record.offset,
+        traceparent: record.headers.traceparent.clone(),
+    };
+    dead_letters::row(codec, step, record, &cause, why, record.timestamp).map(|row| Outgoing::from(&row))
+}
