@@ -1,0 +1,121 @@
+//! Migrations: the tables of the ledger and of the read model, made and brought up to date.
+//!
+//! A step that has run is never edited; its checksum is kept and compared. Add a file and a line at the end.
+
+use kept_schemas::ids::derive;
+use tokio_postgres::{Client, Transaction};
+
+use crate::pg::{Prefix, Purpose, Schema, StoreError, connect};
+
+/// A step of a schema's history.
+struct Step {
+    name: &'static str,
+    sql: &'static str,
+}
+
+macro_rules! steps {
+    ($folder:literal: $($name:literal),+ $(,)?) => {
+        &[$(Step { name: $name, sql: include_str!(concat!("../migrations/", $folder, "/", $name, ".sql")) }),+]
+    };
+}
+
+const LEDGER: &[Step] = steps!("ledger": "0001_ledger");
+const READ: &[Step] = &[];
+
+/// Brings the schemas of a deployment up to date, both in the same database; returns the names of the steps that
+/// ran. Safe to call at the same time from anywhere: one does it, the others wait.
+///
+/// # Errors
+/// Also when a step that has run reads otherwise today, or when the database is ahead of this program.
+pub async fn migrate(url: &str, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
+    let mut ran = migrate_ledger(url, prefix).await?;
+    ran.extend(migrate_read(url, &prefix.read()).await?);
+    Ok(ran)
+}
+
+/// The ledger's schema alone. See [`migrate`].
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn migrate_ledger(url: &str, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
+    let schema = prefix.ledger();
+    bring_up(&mut connect(url, &schema, Purpose::Command).await?, &schema, LEDGER).await
+}
+
+/// One read model's schema alone, perhaps on another server. See [`migrate`].
+///
+/// # Errors
+/// As [`migrate`].
+pub async fn migrate_read(url: &str, schema: &Schema) -> Result<Vec<String>, StoreError> {
+    bring_up(&mut connect(url, schema, Purpose::Command).await?, schema, READ).await
+}
+
+/// The number under which one migration at a time works on a database: "kept" in ASCII.
+const LOCK: i64 = 0x6b65_7074;
+
+async fn bring_up(client: &mut Client, schema: &Schema, steps: &[Step]) -> Result<Vec<String>, StoreError> {
+    let txn = client.transaction().await?;
+    let ran = run(&txn, schema, steps).await;
+    match ran {
+        Ok(_) => txn.commit().await?,
+        Err(_) => txn.rollback().await?,
+    }
+    ran
+}
+
+async fn run(txn: &Transaction<'_>, schema: &Schema, steps: &[Step]) -> Result<Vec<String>, StoreError> {
+    txn.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    // The only names put into SQL as text; `Schema` allows nothing but a-z, 0-9 and _.
+    txn.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
+    txn.batch_execute(
+        "CREATE TABLE IF NOT EXISTS migrations (
+             position integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
+             at timestamptz NOT NULL DEFAULT now())",
+    )
+    .await?;
+    let done = txn.query("SELECT name, checksum FROM migrations ORDER BY position", &[]).await?;
+    if done.len() > steps.len() {
+        return Err(StoreError::Stop(format!(
+            "schema {schema} was migrated by a newer version of kept ({} steps, this one knows {})",
+            done.len(),
+            steps.len()
+        )));
+    }
+    let mut ran = Vec::new();
+    for (position, step) in steps.iter().enumerate() {
+        let checksum = derive("migration", &[step.sql.as_bytes()]).to_string();
+        if let Some(row) = done.get(position) {
+            let (name, known): (&str, &str) = (row.get(0), row.get(1));
+            if name != step.name || known != checksum {
+                return Err(StoreError::Stop(format!(
+                    "migration {} of schema {schema} is not the one that ran there ({name}); a step that has run is \
+                     never edited",
+                    step.name
+                )));
+            }
+            continue;
+        }
+        txn.batch_execute(step.sql).await?;
+        let number = i32::try_from(position).expect("few migrations");
+        txn.execute("INSERT INTO migrations (position, name, checksum) VALUES ($1, $2, $3)", &[
+            &number,
+            &step.name,
+            &checksum,
+        ])
+        .await?;
+        ran.push(format!("{schema}/{}", step.name));
+    }
+    Ok(ran)
+}
+
+/// Drops every schema of a deployment, with all that is in it. For tests and `kept down --data`.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn drop_all(url: &str, prefix: &Prefix) -> Result<(), StoreError> {
+    let client = connect(url, &prefix.ledger(), Purpose::Command).await?;
+    for schema in [prefix.ledger(), prefix.read(), prefix.read_new(), prefix.read_old()] {
+        client.batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
+    }
+    Ok(())
+}
