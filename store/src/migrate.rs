@@ -20,7 +20,7 @@ macro_rules! steps {
 }
 
 const LEDGER: &[Step] = steps!("ledger": "0001_ledger");
-const READ: &[Step] = &[];
+const READ: &[Step] = steps!("read": "0001_read");
 
 /// Brings the schemas of a deployment up to date, both in the same database; returns the names of the steps that
 /// ran. Safe to call at the same time from anywhere: one does it, the others wait.
