@@ -42,6 +42,7 @@ macro_rules! journal_columns {
          j.cause_partition, j.cause_offset, j.cause_index, j.traceparent, j.headers"
     };
 }
+pub(crate) use journal_columns;
 
 statements! {
     struct Statements {

@@ -83,7 +83,7 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a session is for; shown in `pg_stat_activity`.
+/// What a session is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Short transactions by key; plans never scan a table, whatever its statistics say.
@@ -95,6 +95,11 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    /// The session's name in `pg_stat_activity`: what it is for, and the schema it works in.
+    pub fn session(self, schema: &Schema) -> String {
+        format!("{} {schema}", self.name())
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Ledger => "kept ledger",
@@ -131,7 +136,7 @@ pub async fn connect(url: &str, schema: &Schema, purpose: Purpose) -> Result<Cli
     }
     config
         .options(options)
-        .application_name(purpose.name())
+        .application_name(purpose.session(schema))
         .tcp_user_timeout(TCP_USER_TIMEOUT)
         .keepalives_idle(Duration::from_secs(5))
         .keepalives_interval(Duration::from_secs(2))

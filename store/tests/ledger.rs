@@ -16,9 +16,11 @@ use kept_schemas::{
     order::Address,
 };
 use kept_store::{
-    PgLedger,
+    PgLedger, PgTimers,
+    answers::{self, Known},
+    gauges, parked,
     pg::{Purpose, connect},
-    seam::{Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, TopicPartition, Written},
+    seam::{Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers, TopicPartition, Written},
 };
 
 const AT: TopicPartition = TopicPartition { topic: Topic::OrdersValidated, partition: 0 };
@@ -493,4 +495,81 @@ async fn migrations_run_once_and_an_edited_one_is_refused() {
     client.execute("UPDATE migrations SET checksum = 'other'", &[]).await.expect("edited");
     let refused = kept_store::migrate(&on.url, &on.prefix).await.expect_err("refused").to_string();
     assert!(refused.contains("never edited"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn due_timers_come_oldest_first_but_not_those_of_parked_orders() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let orders = [id(1), id(2), id(3)];
+    let mut txn = ledger.begin().await.expect("a transaction");
+    assert!(txn.advance(&[step(1, 0, 1)]).await.expect("advances"));
+    let mut locked = lock(&mut txn, &orders, &[]).await;
+    for (order, due_at) in orders.iter().zip([Micros(20), Micros(10), Micros(30)]) {
+        let state = locked.facts.orders.get_mut(order).expect("locked");
+        state.seq = 1;
+        let timer = |name: &str, due_at| Timer { timer_id: name.into(), purpose: TimerPurpose::PaymentDue, revision: 4, due_at };
+        state.timers = vec![timer("now", due_at), timer("later", Micros(i64::MAX))];
+    }
+    let parked = Parked { order_id: id(3), cause: cause(0), key: vec![], payload: vec![], reason: Some("x".into()) };
+    txn.write(Written { facts: locked.facts, parked: vec![parked], ..Written::default() }).await.expect("writes");
+    txn.commit().await.expect("commits");
+
+    let mut timers = PgTimers::connect(&on.url, &on.prefix).await.expect("timers");
+    let due = timers.due(10).await.expect("due");
+    let seen: Vec<_> = due.iter().map(|it| (it.order_id, it.timer_id.as_str(), it.revision, it.due_at)).collect();
+    assert_eq!(seen, [(id(2), "now", 4, Micros(10)), (id(1), "now", 4, Micros(20))]);
+    assert_eq!(timers.due(1).await.expect("due").len(), 1);
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let seen = gauges::ledger(&client).await.expect("gauges");
+    assert_eq!((seen.parked_orders, seen.parked_records, seen.timers_due), (1, 1, 3));
+    assert!(seen.timers_late_seconds > 1_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_parked_order_is_let_go_in_two_steps() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let mut txn = ledger.begin().await.expect("a transaction");
+    assert!(txn.advance(&[step(1, 0, 1)]).await.expect("advances"));
+    let locked = lock(&mut txn, &[id(1)], &[]).await;
+    let record = |offset, reason: Option<&str>| Parked {
+        order_id: id(1),
+        cause: cause(offset),
+        key: b"k".to_vec(),
+        payload: vec![7],
+        reason: reason.map(str::to_owned),
+    };
+    let parked = vec![record(4, Some("a panic")), record(5, None)];
+    txn.write(Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
+    txn.commit().await.expect("commits");
+
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let list = parked::list(&client, 10).await.expect("a list");
+    assert_eq!((list.len(), list[0].records, list[0].reason.as_str(), list[0].offset), (1, 2, "a panic", 4));
+    let released = parked::release(&client, id(1), "lena").await.expect("released");
+    assert_eq!(released.iter().map(|it| (it.offset, it.event_id)).collect::<Vec<_>>(), [(4, cause(4).event_id), (5, cause(5).event_id)]);
+    let mut txn = ledger.begin().await.expect("a transaction");
+    assert!(lock(&mut txn, &[id(1)], &[]).await.parked.is_empty(), "it flows again");
+    drop(txn);
+    assert_eq!(parked::release(&client, id(1), "lena").await.expect("released").len(), 2, "after a crash: once more");
+    parked::sent(&client, &released.iter().map(|it| it.parked_id).collect::<Vec<_>>()).await.expect("removed");
+    assert!(parked::list(&client, 10).await.expect("a list").is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_key_gets_the_same_answer_and_another_body_none() {
+    let on = Deployment::new().await;
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    assert_eq!(answers::begin(&client, "shop", "k", "hash").await.expect("known"), Known::New);
+    assert_eq!(answers::begin(&client, "shop", "k", "hash").await.expect("known"), Known::Unfinished);
+    assert_eq!(answers::begin(&client, "shop", "k", "other").await.expect("known"), Known::Other);
+    assert_eq!(answers::begin(&client, "shop2", "k", "other").await.expect("known"), Known::New);
+    answers::finish(&client, ("shop", "k", "hash"), 202, "{}").await.expect("kept");
+    answers::finish(&client, ("shop", "k", "hash"), 500, "late").await.expect("ignored");
+    assert_eq!(answers::begin(&client, "shop", "k", "hash").await.expect("known"), Known::Answered(202, "{}".into()));
+    assert_eq!(answers::begin(&client, "shop", "k", "other").await.expect("known"), Known::Other);
+    assert_eq!(answers::forget(&client, 0).await.expect("forgotten"), 2);
 }

@@ -3,9 +3,9 @@
 mod common;
 
 use common::Deployment;
-use kept_processors::ledger::LedgerEvent;
+use kept_processors::ledger::{Cause, LedgerEvent};
 use kept_schemas::{
-    EventId, Headers, Micros, Order, OrderId, OrderLine, Party, Topic, UnitPrice,
+    EventId, Headers, Micros, Order, OrderId, OrderLine, Party, Topic, UnitPrice, codec,
     events::{
         DeadLetter, FulfilmentRequested, Hold, HoldResolved, NoteKind, NotificationPurpose, NotificationRequested,
         OrderAccepted, OrderBackordered, OrderCancelled, OrderCompleted, OrderHeld, OrderNoted, OrderPaid,
@@ -18,9 +18,13 @@ use kept_schemas::{
     values::Money,
 };
 use kept_store::{
-    PgSink,
+    PgLedger, PgSink, journal,
     pg::{Purpose, connect},
-    seam::{Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition},
+    read::rebuild,
+    seam::{
+        Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Sink, SinkInput, SinkRecord, SinkTxn,
+        TopicPartition, Written,
+    },
 };
 use tokio_postgres::Client;
 
@@ -372,4 +376,119 @@ async fn a_dead_letter_is_kept_whole_and_once() {
     let rows = client.query("SELECT topic, record_offset, payload FROM dead_letters", &[]).await.expect("rows");
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].get::<_, Vec<u8>>(2), [0, 1]);
+}
+
+/// Writes a history to the ledger's journal, as one record's events.
+async fn write_journal(on: &Deployment, events: Vec<LedgerEvent>) {
+    let at = TopicPartition { topic: Topic::OrdersValidated, partition: 0 };
+    let codec = codec::offline();
+    let mut ledger = PgLedger::connect(&on.url, &on.prefix, "ledger").await.expect("a ledger");
+    let taken = ledger.take(at, "t", 0).await.expect("taken");
+    let offset = taken.next_offset;
+    let mut txn = ledger.begin().await.expect("a transaction");
+    let advance =
+        Advance { at, owner_epoch: taken.owner_epoch, from_offset: offset, to_offset: offset + 1, emitted_floor: 0 };
+    assert!(txn.advance(&[advance]).await.expect("advances"));
+    let orders = events.iter().filter_map(|event| event.place().map(|(order, _)| order)).collect();
+    let mut locked = txn.lock(&Keys { orders, ..Keys::default() }, &mut |_| Vec::new()).await.expect("locks");
+    for order in locked.facts.orders.values_mut() {
+        order.seq += 1;
+    }
+    let cause = Cause {
+        event_id: EventId::of_input("test", "history", &offset.to_be_bytes()),
+        topic: at.topic,
+        partition: at.partition,
+        offset: 7,
+        traceparent: None,
+    };
+    let events = (0..)
+        .zip(events)
+        .map(|(index, event)| {
+            let row = JournalRow {
+                journal_id: 0,
+                topic: event.topic(),
+                key: event.key(),
+                wire: event.encode(&codec).expect("an event fits its schema"),
+                headers: Headers {
+                    event_id: Some(EventId::of_step("ledger", cause.event_id, index)),
+                    cause: Some(("orders.validated".into(), 0, 7)),
+                    ..Headers::default()
+                },
+                order: event.place(),
+                cause: cause.clone(),
+                index,
+            };
+            (Some(event), row)
+        })
+        .collect();
+    txn.write(Written { facts: locked.facts, events, ..Written::default() }).await.expect("writes");
+    txn.commit().await.expect("commits");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuilt_model_equals_the_live_one_and_goes_on_where_it_stood() {
+    let on = Deployment::new().await;
+    let client = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
+    let all = history();
+    let records: Vec<SinkRecord> = (0..).zip(all.clone()).map(|(offset, event)| record(offset, event)).collect();
+    let letter = DeadLetter { step: "enrich".into(), topic: "orders.received".into(), ..Default::default() };
+    let letter = SinkRecord { input: SinkInput::DeadLetter(Box::new(letter)), ..record(99, all[0].clone()) };
+    write_journal(&on, all.clone()).await;
+    // The sink is behind the journal by ten events, and somebody damaged its tables.
+    let (known, late) = records.split_at(records.len() - 10);
+    let mut bench = Bench::new(&on).await;
+    bench.apply(known).await.expect("applied");
+    bench.apply(&[letter]).await.expect("applied");
+    client.batch_execute("DELETE FROM line_rows; UPDATE order_rows SET shipped = 99").await.expect("damaged");
+
+    let mut heard = 0;
+    let done = rebuild((&on.url, &on.url), &on.prefix, "ledger", &codec::offline(), |done| heard = done.rows).await;
+    let done = done.expect("rebuilt");
+    assert_eq!((done.events, done.rows, heard), (all.len() as u64, all.len() as u64, all.len() as u64));
+    assert!(matches!(bench.apply(late).await, Err(LedgerError::Lost(_))), "the sink's session was ended");
+    bench.sink.reconnect().await.expect("a new session");
+    let mut stale = bench.sink.begin().await.expect("a transaction");
+    let stale_move = Advance { at: AT, owner_epoch: 1, from_offset: 2, to_offset: 3, emitted_floor: 0 };
+    assert!(!stale.advance(&[stale_move]).await.expect("an answer"), "the epoch is another one");
+    drop(stale);
+    let mut bench = Bench::new(&on).await;
+    assert_eq!(bench.next, 2, "it goes on where the live model stood");
+    bench.apply(late).await.expect("what the journal had already is left out");
+
+    let rebuilt = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
+    let found = dump(&rebuilt).await;
+    let fresh = Deployment::new().await;
+    let expected = connect(&fresh.url, &fresh.prefix.read(), Purpose::Command).await.expect("a session");
+    let mut bench = Bench::new(&fresh).await;
+    bench.apply(&records).await.expect("applied");
+    let letters: Vec<&String> = found.iter().filter(|row| row.starts_with("dead_letters")).collect();
+    assert_eq!(letters.len(), 1, "dead letters come along");
+    let rest: Vec<String> = found.iter().filter(|row| !row.starts_with("dead_letters")).cloned().collect();
+    assert_eq!(rest, dump(&expected).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_who_is_erased_is_in_neither_the_events_nor_the_pages_and_the_rest_stays() {
+    let on = Deployment::new().await;
+    let mut ledger = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let read = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
+    write_journal(&on, history()).await;
+    let records: Vec<SinkRecord> = (0..).zip(history()).map(|(offset, event)| record(offset, event)).collect();
+    Bench::new(&on).await.apply(&records).await.expect("applied");
+    let codec = codec::offline();
+    let name = async |client: &Client| {
+        let rows = journal::of_order(client, "ledger", id(1)).await.expect("rows");
+        let first = LedgerEvent::decode(&codec, rows[0].0.topic, &rows[0].0.wire.bytes());
+        let Ok(Some(LedgerEvent::Accepted(it))) = first else { panic!("{first:?}") };
+        (rows.len(), it.order.lines.len(), it.party.ship_to.name)
+    };
+    assert_eq!(name(&ledger).await, (13, 2, "someone".into()));
+    assert!(journal::erase(&mut ledger, id(1)).await.expect("erased") >= 1);
+    assert_eq!(name(&ledger).await, (13, 2, String::new()));
+    journal::erase_read(&read, id(1)).await.expect("erased");
+    let row = read.query_one("SELECT ship_name, ship_street, status FROM orders WHERE order_no = 1", &[]).await.expect("a row");
+    assert_eq!((row.get::<_, Option<String>>(0), row.get::<_, Option<String>>(1), row.get::<_, &str>(2)), (None, None, "delivered"));
+    assert_eq!(journal::find(&read, "1").await.expect("found"), [id(1)]);
+    assert_eq!(journal::find(&read, &id(2).to_string()).await.expect("found"), [id(2)]);
+    assert_eq!(journal::after(&ledger, "ledger", 0, 5).await.expect("rows").len(), 5);
 }

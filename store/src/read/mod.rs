@@ -5,7 +5,9 @@
 
 mod detail;
 mod fold;
+mod rebuild;
 mod sink;
 
 pub use detail::detail;
+pub use rebuild::{Rebuilt, rebuild};
 pub use sink::{PgSink, PgSinkTxn};

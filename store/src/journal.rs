@@ -1,0 +1,128 @@
+//! Reading the journal back: one order's life, and all of it in the order of decisions. And forgetting a person.
+
+use kept_processors::ledger::OrderState;
+use kept_schemas::{Micros, OrderId};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::{
+    ledger::{journal_columns, journal_row},
+    pg::{At, StoreError},
+    seam::{JournalRow, LedgerError},
+};
+
+/// The events of an order by their number, each with when it was decided. `client`: a session on the ledger's schema;
+/// `step`: whose journal, as it was named on writing.
+///
+/// # Errors
+/// Whatever Postgres says; a row of a topic this version does not know.
+pub async fn of_order(client: &Client, step: &str, order: OrderId) -> Result<Vec<(JournalRow, Micros)>, LedgerError> {
+    let rows = client
+        .query(
+            concat!(
+                "SELECT ",
+                journal_columns!(),
+                ", j.at FROM orders o JOIN journal j ON j.order_no = o.order_no WHERE o.order_id = $1 ORDER BY j.seq"
+            ),
+            &[&order.0],
+        )
+        .await?;
+    rows.iter()
+        .map(|row| {
+            let At(at) = row.get(15);
+            Ok((journal_row(row, step)?, at))
+        })
+        .collect()
+}
+
+/// The next rows after `journal_id`, in the order of decisions, at most `limit`.
+///
+/// A row may become visible after one with a higher number: two workers commit in any order.
+///
+/// # Errors
+/// As [`of_order`].
+pub async fn after(client: &Client, step: &str, journal_id: i64, limit: i64) -> Result<Vec<JournalRow>, LedgerError> {
+    let rows = client
+        .query(
+            concat!(
+                "SELECT ",
+                journal_columns!(),
+                " FROM journal j LEFT JOIN orders o ON o.order_no = j.order_no
+                 WHERE j.journal_id > $1 ORDER BY j.journal_id LIMIT $2"
+            ),
+            &[&journal_id, &limit],
+        )
+        .await?;
+    rows.iter().map(|row| journal_row(row, step)).collect()
+}
+
+/// What the ledger remembers of an order; `None` for an id that was never seen or to which nothing happened.
+///
+/// # Errors
+/// Whatever Postgres says; a state that cannot be read.
+pub async fn state(client: &Client, order: OrderId) -> Result<Option<OrderState>, LedgerError> {
+    let row = client.query_opt("SELECT state FROM orders WHERE order_id = $1 AND state <> ''", &[&order.0]).await?;
+    row.map(|row| {
+        serde_json::from_str(row.get(0))
+            .map_err(|error| LedgerError::Stop(format!("the state of order {order} cannot be read: {error}")))
+    })
+    .transpose()
+}
+
+/// The orders a person may mean: by our id, our number or the channel's number. `client`: a session on the read model.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn find(client: &Client, asked: &str) -> Result<Vec<OrderId>, StoreError> {
+    let (id, number) = (Uuid::try_parse(asked).ok(), asked.parse::<i64>().ok());
+    let rows = client
+        .query(
+            "SELECT order_id FROM order_rows WHERE order_id = $1
+             UNION SELECT order_id FROM order_rows WHERE channel_order_id = $2
+             UNION SELECT order_id FROM order_rows WHERE order_no = $3
+             LIMIT 50",
+            &[&id, &asked, &number],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| OrderId(row.get(0))).collect())
+}
+
+/// Forgets the person of an order in the ledger: in its content and in every event. Returns how many rows changed.
+/// What is in topics ends with their retention; a parked record is kept, for it is not decided yet.
+///
+/// # Errors
+/// Whatever Postgres says; all or nothing.
+pub async fn erase(client: &mut Client, order: OrderId) -> Result<u64, StoreError> {
+    let txn = client.transaction().await?;
+    let contents = txn
+        .execute(
+            "UPDATE contents c SET party = NULL FROM orders o
+             WHERE o.order_id = $1 AND c.order_no = o.order_no AND c.party IS NOT NULL",
+            &[&order.0],
+        )
+        .await?;
+    let events = txn
+        .execute(
+            "UPDATE journal j SET party = NULL FROM orders o
+             WHERE o.order_id = $1 AND j.order_no = o.order_no AND j.party <> ''::bytea",
+            &[&order.0],
+        )
+        .await?;
+    txn.commit().await?;
+    Ok(contents + events)
+}
+
+/// Forgets the person of an order in the read model. `client`: a session on it.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn erase_read(client: &Client, order: OrderId) -> Result<u64, StoreError> {
+    Ok(client
+        .execute(
+            "UPDATE order_rows SET ship_name = NULL, ship_company = NULL, ship_street = NULL, ship_postcode = NULL,
+                                   ship_city = NULL, email = NULL, phone = NULL
+             WHERE order_id = $1",
+            &[&order.0],
+        )
+        .await?)
+}
