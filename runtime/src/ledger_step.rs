@@ -37,6 +37,9 @@ use crate::{
 /// A record that ended the process is parked when it is met for this many unclean starts.
 pub const MAX_ATTEMPTS: i32 = 3;
 
+/// An idle step looks at its topics' ids after this many empty polls.
+pub(crate) const IDLE_POLLS: u32 = 20;
+
 /// Why a step stopped for good, in words for the person who must act.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error("step {step} stopped: {reason}")]
@@ -199,6 +202,10 @@ struct State<M> {
     had_producer: bool,
     /// Largest batch for now; grows again after an unclean start.
     batch: usize,
+    /// Empty polls in a row.
+    idle: u32,
+    /// Records whose attempt this process has counted, and the count.
+    tried: BTreeMap<(TopicPartition, i64), i32>,
 }
 
 impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
@@ -231,6 +238,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 need_rejoin: false,
                 had_producer: false,
                 batch,
+                idle: 0,
+                tried: BTreeMap::new(),
             },
         }
     }
@@ -315,10 +324,26 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let polled = self.log.poll(self.state.batch, self.settings.window).await?;
         self.state.meta = polled.meta;
         self.take_changes(polled.changes).await;
-        if self.state.need_positions || polled.records.is_empty() {
+        if self.state.need_positions {
             return Ok(());
         }
+        if polled.records.is_empty() {
+            return self.look_while_idle().await;
+        }
+        self.state.idle = 0;
         self.work(polled.records).await
+    }
+
+    /// A topic made anew under us brings neither an error nor, below our position, a record: so it is asked for.
+    async fn look_while_idle(&mut self) -> Result<(), Trouble> {
+        self.state.idle += 1;
+        if self.state.idle < IDLE_POLLS || self.state.parts.is_empty() {
+            return Ok(());
+        }
+        self.state.idle = 0;
+        let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
+        let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
+        check_beside(&facts, &self.state.parts)
     }
 
     async fn renew(&mut self) -> Result<(), Trouble> {
@@ -399,16 +424,14 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             open.insert(part.0, (emitted, part.1.next, tell));
             self.state.parts.insert(part.0, part.1);
         }
-        if self.broken != Some(Broken::NoReEmission) {
-            while open.values().any(|(from, to, tell)| from < to || *tell) {
-                self.emit_chunk(&mut open).await?;
-                // The group must hear from us while a long journal is emitted.
-                let polled = self.log.poll(1, Duration::ZERO).await?;
-                if !polled.changes.is_empty() {
-                    self.state.meta = polled.meta;
-                    self.take_changes(polled.changes).await;
-                    return Ok(false);
-                }
+        while open.values().any(|(from, to, tell)| from < to || *tell) {
+            self.emit_chunk(&mut open).await?;
+            // The group must hear from us while a long journal is emitted.
+            let polled = self.log.poll(1, Duration::ZERO).await?;
+            if !polled.changes.is_empty() {
+                self.state.meta = polled.meta;
+                self.take_changes(polled.changes).await;
+                return Ok(false);
             }
         }
         for at in ours {
@@ -435,6 +458,15 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             )));
         }
         let progress = self.ledger.take(at, &facts.topic_id, facts.start).await?;
+        let next = progress.next_offset;
+        let agrees = |facts: &TopicFacts| {
+            progress.topic_id == facts.topic_id && facts.start <= next && next <= facts.end
+        };
+        let mut facts = facts;
+        if !agrees(&facts) {
+            // Another owner may have moved on since the first look.
+            facts = self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts);
+        }
         if progress.topic_id != facts.topic_id {
             return Err(Trouble::Stop(format!(
                 "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew; \
@@ -442,20 +474,18 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 facts.topic_id, progress.topic_id
             )));
         }
-        let next = progress.next_offset;
-        if next < facts.start || next > facts.end {
-            // Another owner may have moved on since the first look.
-            let again = self.log.topic_facts(&[at], Ask::Anew).await?;
-            for now in again {
-                if next < now.start || next > now.end {
-                    return Err(Trouble::Stop(format!(
-                        "{place} is decided up to offset {next}, but the topic holds {} to {}: records were lost or \
-                         the topic was cut off",
-                        now.start, now.end
-                    )));
-                }
-            }
+        if !agrees(&facts) {
+            return Err(Trouble::Stop(format!(
+                "{place} is decided up to offset {next}, but the topic holds {} to {}: records were lost or the topic \
+                 was cut off",
+                facts.start, facts.end
+            )));
         }
+        let group = match group {
+            // Asked before the partition was ours; another may have made its first commit since.
+            None if progress.emitted_floor < next => self.log.group_offset(at).await?,
+            known => known,
+        };
         let emitted = match group {
             Some(group) if group > next => {
                 return Err(Trouble::Stop(format!(
@@ -523,6 +553,9 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             offsets.push((at, upto));
         }
         rows.sort_by_key(|row: &JournalRow| row.journal_id);
+        if self.broken == Some(Broken::NoReEmission) {
+            rows.clear();
+        }
         let outgoing: Vec<Outgoing> = rows.iter().map(Outgoing::from).collect();
         add(&self.counters.re_emissions, outgoing.len());
         self.transact(&outgoing, &offsets).await?;
@@ -620,7 +653,12 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let mut items = Vec::with_capacity(slice.len());
         for record in slice {
             add(&self.counters.careful_records, 1);
-            let attempts = self.ledger.attempt(record.at, record.offset).await?;
+            // Once for this start of the process: a failure that it survives is not the record's.
+            let attempts = match self.state.tried.get(&(record.at, record.offset)) {
+                Some(&attempts) => attempts,
+                None => self.ledger.attempt(record.at, record.offset).await?,
+            };
+            self.state.tried.insert((record.at, record.offset), attempts);
             if attempts >= MAX_ATTEMPTS {
                 let why = format!("it ended the process at {} starts", attempts - 1);
                 items.push(Item { cause: cause(&record), input: Err(why.clone()), fault: Some(why), record });

@@ -17,7 +17,7 @@ use kept_store::seam::{Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTx
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    ledger_step::{Broken, StepSettings, Stopped, Trouble},
+    ledger_step::{Broken, IDLE_POLLS, StepSettings, Stopped, Trouble},
     log::{Ask, Change, Log, LogRecord, TopicFacts},
     schemas::Schemas,
 };
@@ -44,6 +44,8 @@ pub struct SinkStep<L: Log, S: Sink, C: Schemas> {
     parts: BTreeMap<TopicPartition, Part>,
     need_connection: bool,
     need_positions: bool,
+    /// Empty polls in a row.
+    idle: u32,
 }
 
 impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
@@ -60,6 +62,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             parts: BTreeMap::new(),
             need_connection: false,
             need_positions: false,
+            idle: 0,
         }
     }
 
@@ -117,15 +120,31 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         self.need_positions = false;
         let polled = self.log.poll(self.settings.max_records, self.settings.window).await?;
         self.take_changes(polled.changes).await;
-        if self.need_positions || polled.records.is_empty() {
+        if self.need_positions {
             return Ok(());
         }
+        if polled.records.is_empty() {
+            return self.look_while_idle().await;
+        }
+        self.idle = 0;
         let records: Vec<LogRecord> = polled
             .records
             .into_iter()
             .filter(|it| self.parts.get(&it.at).is_some_and(|part| part.ready && it.offset >= part.next))
             .collect();
         if records.is_empty() { Ok(()) } else { self.work(records).await }
+    }
+
+    /// A topic made anew under us brings neither an error nor, below our position, a record: so it is asked for.
+    async fn look_while_idle(&mut self) -> Result<(), Trouble> {
+        self.idle += 1;
+        if self.idle < IDLE_POLLS || self.parts.is_empty() {
+            return Ok(());
+        }
+        self.idle = 0;
+        let ours: Vec<TopicPartition> = self.parts.keys().copied().collect();
+        let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
+        check(&facts, &self.parts)
     }
 
     async fn take_changes(&mut self, changes: Vec<Change>) {
@@ -167,6 +186,15 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             let at = facts.at;
             let place = format!("{}/{}", at.topic, at.partition);
             let progress = self.sink.take(at, &facts.topic_id, facts.start).await?;
+            let next = progress.next_offset;
+            let agrees = |facts: &TopicFacts| {
+                progress.topic_id == facts.topic_id && facts.start <= next && next <= facts.end
+            };
+            let mut facts = facts;
+            if !agrees(&facts) {
+                // Another owner may have moved on since the first look.
+                facts = self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts);
+            }
             if progress.topic_id != facts.topic_id {
                 return Err(Trouble::Stop(format!(
                     "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew; \
@@ -174,18 +202,12 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                     facts.topic_id, progress.topic_id
                 )));
             }
-            let next = progress.next_offset;
-            if next < facts.start || next > facts.end {
-                // Another owner may have moved on since the first look.
-                for now in self.log.topic_facts(&[at], Ask::Anew).await? {
-                    if next < now.start || next > now.end {
-                        return Err(Trouble::Stop(format!(
-                            "{place} is read up to offset {next}, but the topic holds {} to {}: records were lost; \
-                             rebuild the read model",
-                            now.start, now.end
-                        )));
-                    }
-                }
+            if !agrees(&facts) {
+                return Err(Trouble::Stop(format!(
+                    "{place} is read up to offset {next}, but the topic holds {} to {}: records were lost; rebuild \
+                     the read model",
+                    facts.start, facts.end
+                )));
             }
             self.log.seek(at, next).await?;
             let part = Part { ready: true, topic_id: facts.topic_id, epoch: progress.owner_epoch, next };

@@ -24,7 +24,7 @@ use kept_store::seam::{LedgerError, Places, TopicPartition};
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    ledger_step::{Broken, MAX_ATTEMPTS, StepSettings, Stopped, Trouble},
+    ledger_step::{Broken, IDLE_POLLS, MAX_ATTEMPTS, StepSettings, Stopped, Trouble},
     log::{Ask, Change, Ended, Log, LogRecord, Outgoing, TopicFacts},
     schemas::Schemas,
 };
@@ -58,7 +58,21 @@ pub struct Inward<'a> {
     typed: Option<&'a (dyn Any + Send + Sync)>,
 }
 
-impl Inward<'_> {
+impl<'a> Inward<'a> {
+    /// A record as a step that runs apart gets it; tests of steps start here.
+    pub fn new(record: &'a LogRecord, codec: &'a Codec, reference: &'a Reference) -> Self {
+        Self {
+            topic: record.at.topic,
+            event_id: record.event_id(),
+            key: record.key.as_deref(),
+            value: record.value.as_deref(),
+            at: record.timestamp,
+            codec,
+            reference,
+            typed: None,
+        }
+    }
+
     /// The record's value.
     pub fn read<T: Record + Clone + Sync>(&self) -> Result<Cow<'_, T>, Unread> {
         if let Some(value) = self.typed.and_then(|it| it.downcast_ref::<T>()) {
@@ -84,6 +98,11 @@ impl Made {
     /// Encodes `value`, which goes to its type's own topic.
     pub fn of<T: Record + Sync>(codec: &Codec, key: String, value: T) -> Result<Self, Unread> {
         Ok(Self { topic: T::TOPIC, key, wire: codec.encode(&value)?, typed: Box::new(value) })
+    }
+
+    /// Its finished bytes.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
     }
 }
 
@@ -134,6 +153,10 @@ struct State<M> {
     need_rejoin: bool,
     had_producer: bool,
     batch: usize,
+    /// Empty polls in a row.
+    idle: u32,
+    /// Records whose attempt this process has counted, and the count.
+    tried: BTreeMap<(TopicPartition, i64), i32>,
 }
 
 impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
@@ -168,6 +191,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 need_rejoin: false,
                 had_producer: false,
                 batch,
+                idle: 0,
+                tried: BTreeMap::new(),
             },
         }
     }
@@ -263,10 +288,26 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let polled = self.log.poll(self.state.batch, self.settings.window).await?;
         self.state.meta = polled.meta;
         self.take_changes(polled.changes).await;
-        if self.state.need_positions || polled.records.is_empty() {
+        if self.state.need_positions {
             return Ok(());
         }
+        if polled.records.is_empty() {
+            return self.look_while_idle().await;
+        }
+        self.state.idle = 0;
         self.work(polled.records).await
+    }
+
+    /// A topic made anew under us brings neither an error nor, below our position, a record: so it is asked for.
+    async fn look_while_idle(&mut self) -> Result<(), Trouble> {
+        self.state.idle += 1;
+        if self.state.idle < IDLE_POLLS || self.state.parts.is_empty() {
+            return Ok(());
+        }
+        self.state.idle = 0;
+        let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
+        let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
+        self.check(&facts)
     }
 
     async fn take_changes(&mut self, changes: Vec<Change>) {
@@ -353,7 +394,12 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             }
             if record.offset < part.careful_below {
                 add(&self.counters.careful_records, 1);
-                let attempts = self.places.attempt_at(record.at, record.offset).await?;
+                // Once for this start of the process: a failure that it survives is not the record's.
+                let attempts = match self.state.tried.get(&(record.at, record.offset)) {
+                    Some(&attempts) => attempts,
+                    None => self.places.attempt_at(record.at, record.offset).await?,
+                };
+                self.state.tried.insert((record.at, record.offset), attempts);
                 let fault =
                     (attempts >= MAX_ATTEMPTS).then(|| format!("it ended the process at {} starts", attempts - 1));
                 self.batch(vec![record], fault).await?;
@@ -517,16 +563,7 @@ impl Given<'_> {
         if let Some(why) = fault {
             return dead_letter(record, why, outgoing);
         }
-        let first = Inward {
-            topic: record.at.topic,
-            event_id: record.event_id(),
-            key: record.key.as_deref(),
-            value: record.value.as_deref(),
-            at: record.timestamp,
-            codec: self.codec,
-            reference: self.reference,
-            typed: None,
-        };
+        let first = Inward::new(record, self.codec, self.reference);
         let mut open: Vec<Passed> = match self.one(&first, record, outgoing) {
             Ok(passed) => passed,
             Err(Unread::Poison(why)) => return dead_letter(record, &why, outgoing),

@@ -1,0 +1,776 @@
+//! One seeded schedule: workers polled in a random order, killed, stopped and woken at any await, while records
+//! arrive; then calm, until nothing is left to do; then the oracle.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use kept_processors::{
+    ledger::{Facts, LedgerInput, OrderState},
+    reference::Reference,
+};
+use kept_runtime::{
+    counters::Counters,
+    ledger_step::{Broken, LedgerStep, StepSettings, Stopped},
+    log::{LogRecord, Outgoing},
+    schemas::Fixed,
+    sink_step::SinkStep,
+    stateless::Stateless,
+};
+use kept_schemas::{
+    Codec, EventId, Headers, OrderId, Topic,
+    codec::offline,
+    events::DeadLetter,
+    inbound::{Inbound, OrderReceived},
+    inputs::{CommandReceived, PaymentReceived},
+};
+use kept_store::seam::{Rules, TopicPartition};
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    store::{Book, ModelSink, ModelStore, REFUSE, captured},
+    toy::{PANIC, STEPS, ToyRules},
+    world::{ModelLog, Nasty, PARTITIONS, Shared, World},
+};
+
+/// What a schedule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scene {
+    /// Ledger step and sink behind it.
+    Ledger,
+    /// Stateless steps, fused and apart.
+    Stateless,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Ledger,
+    Sink,
+    Fused,
+    Apart(usize),
+}
+
+const INPUTS: [Topic; 2] = [Topic::PaymentsReceived, Topic::CommandsReceived];
+const OUTPUTS: [Topic; 3] = [Topic::OrdersPaid, Topic::OrdersNoted, Topic::DeadLetters];
+const MIDDLE: [Topic; 4] =
+    [Topic::ChannelsInbound, Topic::OrdersReceived, Topic::OrdersEnriched, Topic::OrdersValidated];
+
+struct Running {
+    id: usize,
+    future: Pin<Box<dyn Future<Output = Result<(), Stopped>>>>,
+    stop: Arc<AtomicBool>,
+    paused_until: u64,
+}
+
+struct Slot {
+    kind: Kind,
+    name: String,
+    running: Vec<Running>,
+    restart_at: u64,
+    stopped: Option<String>,
+}
+
+/// What came of a schedule.
+pub struct Report {
+    pub counters: BTreeMap<&'static str, u64>,
+    pub late_applied: usize,
+    pub kills: usize,
+    pub pauses: usize,
+}
+
+pub struct Schedule {
+    seed: u64,
+    scene: Scene,
+    broken: Option<Broken>,
+    world: Shared,
+    codec: Arc<Codec>,
+    rng: ChaCha8Rng,
+    slots: Vec<Slot>,
+    counters: Arc<Counters>,
+    next_worker: usize,
+    arrivals: Vec<(u64, Outgoing)>,
+    anew_at: Option<u64>,
+    kills: usize,
+    pauses: usize,
+}
+
+thread_local! {
+    static CODEC: Arc<Codec> = Arc::new(offline());
+}
+
+impl Schedule {
+    pub fn new(seed: u64, broken: Option<Broken>, trace: bool) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
+        let scene = if rng.random_bool(0.7) { Scene::Ledger } else { Scene::Stateless };
+        let nasty = Nasty {
+            late_end: *[0.0, 0.02, 0.1].choose(&mut rng).expect("some"),
+            give_up: *[0.0, 0.01, 0.03].choose(&mut rng).expect("some"),
+            network: *[0.0, 0.002, 0.02].choose(&mut rng).expect("some"),
+            slow: *[0.0, 0.01, 0.04].choose(&mut rng).expect("some"),
+        };
+        let world: Shared = Rc::new(std::cell::RefCell::new(World::new(seed, nasty)));
+        world.borrow_mut().trace = trace;
+        let topics: &[Topic] = match scene {
+            Scene::Ledger => &[INPUTS[0], INPUTS[1], OUTPUTS[0], OUTPUTS[1], OUTPUTS[2]],
+            Scene::Stateless => &[MIDDLE[0], MIDDLE[1], MIDDLE[2], MIDDLE[3], Topic::DeadLetters],
+        };
+        for &topic in topics {
+            world.borrow_mut().create(topic);
+        }
+        let kinds: Vec<Kind> = match scene {
+            Scene::Ledger => vec![Kind::Ledger, Kind::Ledger, Kind::Sink, Kind::Sink],
+            Scene::Stateless => vec![Kind::Fused, Kind::Fused, Kind::Apart(0), Kind::Apart(1), Kind::Apart(2)],
+        };
+        let slots = kinds
+            .into_iter()
+            .enumerate()
+            .map(|(position, kind)| Slot {
+                kind,
+                name: format!("slot-{position}"),
+                running: Vec::new(),
+                restart_at: rng.random_range(0..5_000),
+                stopped: None,
+            })
+            .collect();
+        let until = rng.random_range(20_000..70_000);
+        let anew_at = (scene == Scene::Ledger && rng.random_bool(0.06)).then(|| rng.random_range(5_000..until));
+        let mut schedule = Self {
+            seed,
+            scene,
+            broken,
+            world,
+            codec: CODEC.with(Arc::clone),
+            rng,
+            slots,
+            counters: Arc::default(),
+            next_worker: 0,
+            arrivals: Vec::new(),
+            anew_at,
+            kills: 0,
+            pauses: 0,
+        };
+        schedule.write_arrivals(until);
+        schedule
+    }
+
+    fn write_arrivals(&mut self, until: u64) {
+        let count = self.rng.random_range(10..60);
+        let spoiled = self.rng.random_bool(0.3);
+        let mut sent: Vec<Outgoing> = Vec::new();
+        for n in 0..count {
+            let at = self.rng.random_range(0..until);
+            let again = !sent.is_empty() && self.rng.random_bool(0.15);
+            let record = if again {
+                sent.choose(&mut self.rng).expect("some").clone()
+            } else {
+                match self.scene {
+                    Scene::Ledger => self.ledger_input(n, spoiled),
+                    Scene::Stateless => self.raw(n, spoiled),
+                }
+            };
+            sent.push(record.clone());
+            self.arrivals.push((at, record));
+        }
+        self.arrivals.sort_by_key(|(at, _)| *at);
+        self.arrivals.reverse();
+    }
+
+    fn ledger_input(&mut self, n: i64, spoiled: bool) -> Outgoing {
+        let order = OrderId::of("shop", &self.rng.random_range(0..6).to_string());
+        let payment_id = format!("p{n}");
+        let event_id = Some(EventId::of_input("test", &payment_id, b""));
+        let headers = Headers { event_id, ..Default::default() };
+        let key = order.to_string();
+        if spoiled && self.rng.random_bool(0.05) {
+            let value = vec![9, 0, 0, 0, 1, 2];
+            return Outgoing { topic: INPUTS[0], key: key.into_bytes(), value, headers };
+        }
+        if self.rng.random_bool(0.3) {
+            let command = CommandReceived { order_id: order, command_id: payment_id, ..Default::default() };
+            let wire = self.codec.encode(&command).expect("it fits");
+            return Outgoing::new(INPUTS[1], &key, &wire, headers);
+        }
+        let currency = match (spoiled, self.rng.random_range(0..20)) {
+            (true, 0) => PANIC,
+            (true, 1) => REFUSE,
+            _ => "EUR",
+        };
+        let payment = PaymentReceived {
+            order_id: order,
+            payment_id,
+            amount_minor: self.rng.random_range(1..30),
+            currency: currency.into(),
+            ..Default::default()
+        };
+        let wire = self.codec.encode(&payment).expect("it fits");
+        Outgoing::new(INPUTS[0], &key, &wire, headers)
+    }
+
+    fn raw(&mut self, n: i64, spoiled: bool) -> Outgoing {
+        let event_id = Some(EventId::of_input("test", &n.to_string(), b""));
+        let headers = Headers { event_id, ..Default::default() };
+        let key = n.to_string();
+        if spoiled && self.rng.random_bool(0.1) {
+            return Outgoing { topic: MIDDLE[0], key: key.into_bytes(), value: vec![0, 0, 0], headers };
+        }
+        if self.rng.random_bool(0.3) {
+            // Somebody else may write to a middle topic.
+            let mut it = OrderReceived::default();
+            it.order.order_id = OrderId::of("other", &key);
+            it.order.channel_order_id = n.to_string();
+            let wire = self.codec.encode(&it).expect("it fits");
+            return Outgoing::new(MIDDLE[1], &key, &wire, headers);
+        }
+        let shop = if spoiled && self.rng.random_bool(0.1) { PANIC } else { "shop" };
+        let it = Inbound { shop: shop.into(), external_id: n.to_string(), ..Default::default() };
+        let wire = self.codec.encode(&it).expect("it fits");
+        Outgoing::new(MIDDLE[0], &key, &wire, headers)
+    }
+
+    fn start(&mut self, slot: usize) {
+        self.next_worker += 1;
+        let id = self.next_worker;
+        let stop: Arc<AtomicBool> = Arc::default();
+        let (kind, name) = (self.slots[slot].kind, self.slots[slot].name.clone());
+        let mut settings = StepSettings::new("ledger");
+        settings.max_records = self.rng.random_range(1..12);
+        settings.window = Duration::from_millis(self.rng.random_range(10..200));
+        settings.chunk = self.rng.random_range(1..10);
+        settings.careful = self.rng.random_range(1..5);
+        let schemas = Fixed(Arc::clone(&self.codec));
+        let world = &self.world;
+        let (broken, counters) = (self.broken, Arc::clone(&self.counters));
+        let halt = Arc::clone(&stop);
+        let future: Pin<Box<dyn Future<Output = Result<(), Stopped>>>> = match kind {
+            Kind::Ledger => {
+                let log = ModelLog::new(world, id, "ledger", &name, &INPUTS);
+                let store = ModelStore::new(world, Book::Ledger);
+                let mut step = LedgerStep::new(log, store, ToyRules, schemas, Box::new(Arc::default), settings);
+                (step.broken, step.counters, step.stop) = (broken, counters, halt);
+                Box::pin(async move { step.run().await })
+            }
+            Kind::Sink => {
+                settings.step = "sink".into();
+                let log = ModelLog::new(world, id, "sink", &name, &OUTPUTS);
+                let mut step = SinkStep::new(log, ModelSink(ModelStore::new(world, Book::Sink)), schemas, settings);
+                (step.broken, step.counters, step.stop) = (broken, counters, halt);
+                Box::pin(async move { step.run().await })
+            }
+            Kind::Fused | Kind::Apart(_) => {
+                settings.step = "prepare".into();
+                let steps = match kind {
+                    Kind::Apart(position) => vec![STEPS[position]],
+                    _ => STEPS.to_vec(),
+                };
+                let topics: Vec<Topic> = steps.iter().flat_map(|step| step.inputs.iter().copied()).collect();
+                let log = ModelLog::new(world, id, "prepare", &name, &topics);
+                let store = ModelStore::new(world, Book::Stateless);
+                let mut step =
+                    Stateless::new(log, store, schemas, Box::new(Arc::default), steps, "prepare", settings);
+                (step.broken, step.counters, step.stop) = (broken, counters, halt);
+                Box::pin(async move { step.run().await })
+            }
+        };
+        self.world.borrow_mut().wake.insert(id, 0);
+        self.slots[slot].running.push(Running { id, future, stop, paused_until: 0 });
+    }
+
+    fn drop_worker(&mut self, slot: usize, position: usize) {
+        let gone = self.slots[slot].running.remove(position);
+        let mut world = self.world.borrow_mut();
+        world.paused.remove(&gone.id);
+        world.wake.remove(&gone.id);
+        world.current = gone.id;
+        world.say(|| "gone".into());
+        drop(world);
+        drop(gone);
+    }
+
+    /// Runs it to its end; `Err` says what is wrong.
+    pub fn run(&mut self) -> Result<Report, String> {
+        let faults_until = self.rng.random_range(20_000..90_000);
+        let kill_rate = *[0.0, 0.0005, 0.003].choose(&mut self.rng).expect("some");
+        let pause_rate = *[0.0, 0.0005, 0.003].choose(&mut self.rng).expect("some");
+        let mut calm_since = None;
+        let mut looked = 0;
+        loop {
+            let now = self.world.borrow().now;
+            if calm_since.is_none() && now >= faults_until {
+                calm_since = Some(now);
+                self.calm_down(now);
+            }
+            if let Some(since) = calm_since {
+                if now >= looked + 500 {
+                    looked = now;
+                    if self.arrivals.is_empty() && self.anew_at.is_none() && self.settled() {
+                        break;
+                    }
+                }
+                if now > since + 600_000 {
+                    return Err(format!("it never settles: {}", self.standing()));
+                }
+            }
+            self.arrive(now);
+            self.restart(now, calm_since.is_some());
+            self.turn(now, kill_rate, pause_rate, calm_since.is_some())?;
+        }
+        let world = self.world.borrow();
+        match self.scene {
+            Scene::Ledger => self.judge_ledger(&world)?,
+            Scene::Stateless => self.judge_stateless(&world)?,
+        }
+        Ok(Report {
+            counters: self.counters.all().into_iter().map(|(name, _, value)| (name, value)).collect(),
+            late_applied: world.late_applied,
+            kills: self.kills,
+            pauses: self.pauses,
+        })
+    }
+
+    fn calm_down(&mut self, now: u64) {
+        self.world.borrow_mut().calm = true;
+        self.world.borrow().say(|| "calm".into());
+        for slot in 0..self.slots.len() {
+            while self.slots[slot].running.len() > 1 {
+                self.drop_worker(slot, 0);
+            }
+            for it in &mut self.slots[slot].running {
+                it.paused_until = now;
+            }
+            self.slots[slot].restart_at = now;
+        }
+    }
+
+    fn arrive(&mut self, now: u64) {
+        let mut world = self.world.borrow_mut();
+        while self.arrivals.last().is_some_and(|(at, _)| *at <= now) {
+            let (_, record) = self.arrivals.pop().expect("it is there");
+            if self.rng.random_bool(0.1) {
+                world.hole(World::place(record.topic, &record.key));
+            }
+            let (at, offset) = world.put(record);
+            world.say(|| format!("arrived {}/{}/{offset}", at.topic, at.partition));
+        }
+        let worked_on = Self::places(&INPUTS[..1]).all(|at| world.store.next_offset(Book::Ledger, at).is_some());
+        if self.anew_at.is_some_and(|at| at <= now) && !worked_on {
+            self.anew_at = Some(now + 500);
+        }
+        if self.anew_at.is_some_and(|at| at <= now) {
+            self.anew_at = None;
+            world.make_anew(INPUTS[0]);
+            world.store.made_anew = true;
+        }
+    }
+
+    fn restart(&mut self, now: u64, calm: bool) {
+        for slot in 0..self.slots.len() {
+            let it = &self.slots[slot];
+            if it.running.is_empty() && it.restart_at <= now && it.stopped.is_none() {
+                self.start(slot);
+                continue;
+            }
+            let it = &self.slots[slot];
+            // Its supervisor takes a stopped process for dead now and then, and starts another on its slot.
+            let stuck = it.running.len() == 1 && it.running[0].paused_until > now;
+            if !calm && stuck && self.rng.random_bool(0.0005) {
+                self.start(slot);
+            }
+        }
+    }
+
+    fn turn(&mut self, now: u64, kill_rate: f64, pause_rate: f64, calm: bool) -> Result<(), String> {
+        let mut able: Vec<(usize, usize)> = Vec::new();
+        let mut next = self.arrivals.last().map_or(u64::MAX, |(at, _)| *at);
+        if let Some(at) = self.anew_at {
+            next = next.min(at);
+        }
+        {
+            let mut world = self.world.borrow_mut();
+            for (slot, it) in self.slots.iter_mut().enumerate() {
+                if it.running.is_empty() && it.stopped.is_none() {
+                    next = next.min(it.restart_at);
+                }
+                for (position, running) in it.running.iter_mut().enumerate() {
+                    if running.paused_until > now {
+                        next = next.min(running.paused_until);
+                        continue;
+                    }
+                    world.paused.remove(&running.id);
+                    let wake = world.wake.get(&running.id).copied().unwrap_or(0);
+                    if wake <= now { able.push((slot, position)) } else { next = next.min(wake) }
+                }
+            }
+            world.tick();
+        }
+        let Some(&(slot, position)) = able.choose(&mut self.rng) else {
+            // Nobody can go on before then; members fall silent and late things arrive in small steps.
+            let mut world = self.world.borrow_mut();
+            world.now = next.clamp(now + 1, now + 250);
+            return Ok(());
+        };
+        if !calm && self.rng.random_bool(kill_rate) {
+            self.kills += 1;
+            self.drop_worker(slot, position);
+            self.slots[slot].restart_at = now + self.rng.random_range(0..15_000);
+            return Ok(());
+        }
+        if !calm && self.rng.random_bool(pause_rate) {
+            self.pauses += 1;
+            let length = *[1_000u64, 6_000, 12_000, 20_000, 45_000].choose(&mut self.rng).expect("some");
+            let running = &mut self.slots[slot].running[position];
+            running.paused_until = now + length;
+            let mut world = self.world.borrow_mut();
+            world.paused.insert(running.id);
+            world.current = running.id;
+            world.say(|| format!("stopped for {length}"));
+            return Ok(());
+        }
+        if !calm && self.rng.random_bool(0.0003) {
+            self.slots[slot].running[position].stop.store(true, Ordering::Relaxed);
+        }
+        let running = &mut self.slots[slot].running[position];
+        {
+            let mut world = self.world.borrow_mut();
+            world.current = running.id;
+            world.wake.insert(running.id, u64::MAX);
+        }
+        let polled = running.future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if let std::task::Poll::Ready(result) = polled {
+            self.drop_worker(slot, position);
+            self.slots[slot].restart_at = now + self.rng.random_range(0..5_000);
+            if let Err(stopped) = result {
+                let made_anew = self.world.borrow().store.made_anew;
+                self.world.borrow().say(|| stopped.to_string());
+                // Deleting a topic deletes the group's offsets of it; either may be noticed first.
+                let reasons = ["another topic of the same name", "committed offset of payments.received"];
+                if !made_anew || !reasons.iter().any(|it| stopped.reason.contains(it)) {
+                    return Err(stopped.to_string());
+                }
+                self.slots[slot].stopped = Some(stopped.reason);
+            }
+        }
+        if self.rng.random_bool(0.2) {
+            self.world.borrow_mut().now += 1;
+        }
+        Ok(())
+    }
+
+    fn places(topics: &[Topic]) -> impl Iterator<Item = TopicPartition> {
+        topics.iter().flat_map(|&topic| (0..PARTITIONS).map(move |partition| TopicPartition { topic, partition }))
+    }
+
+    fn settled(&self) -> bool {
+        self.standing().is_empty()
+    }
+
+    /// What is still to be done.
+    fn standing(&self) -> String {
+        let world = self.world.borrow();
+        let mut open = Vec::new();
+        if world.transaction_open() {
+            open.push("a transaction is open".to_owned());
+        }
+        let all_stopped = self.slots.iter().all(|it| it.kind != Kind::Ledger || it.stopped.is_some());
+        match self.scene {
+            Scene::Ledger => {
+                for at in Self::places(&INPUTS) {
+                    if world.store.made_anew {
+                        if !all_stopped {
+                            open.push("a ledger worker has not stopped".to_owned());
+                        }
+                        continue;
+                    }
+                    let next = world.store.next_offset(Book::Ledger, at).unwrap_or(-1);
+                    let emitted = world.group_committed("ledger", at).unwrap_or(-1);
+                    if next < 0 || emitted < next || !world.committed(at, next, 1).0.is_empty() {
+                        open.push(format!("{}/{} decided {next} emitted {emitted}", at.topic, at.partition));
+                    }
+                }
+                for at in Self::places(&OUTPUTS) {
+                    let next = world.store.next_offset(Book::Sink, at).unwrap_or(-1);
+                    if next < 0 || !world.committed(at, next, 1).0.is_empty() {
+                        open.push(format!("sink {}/{} at {next}", at.topic, at.partition));
+                    }
+                }
+            }
+            Scene::Stateless => {
+                for at in Self::places(&MIDDLE[..3]) {
+                    let next = world.group_committed("prepare", at).unwrap_or(0);
+                    if !world.committed(at, next, 1).0.is_empty() {
+                        open.push(format!("{}/{} at {next}", at.topic, at.partition));
+                    }
+                }
+            }
+        }
+        open.join("; ")
+    }
+
+    fn judge_ledger(&self, world: &World) -> Result<(), String> {
+        let store = &world.store;
+        let inputs: Vec<LogRecord> = INPUTS.iter().flat_map(|&topic| world.all_committed(topic)).collect();
+        let by_place: BTreeMap<(TopicPartition, i64), &LogRecord> =
+            inputs.iter().map(|it| ((it.at, it.offset), it)).collect();
+        let mut journal = store.journal.clone();
+        journal.sort_by_key(|row| row.journal_id);
+        // What was decided is what the rules decide, once for each cause, in journal order.
+        let mut orders: BTreeMap<OrderId, OrderState> = BTreeMap::new();
+        let mut seen: BTreeSet<EventId> = BTreeSet::new();
+        let mut position = 0;
+        while position < journal.len() {
+            let row = &journal[position];
+            let upto = position
+                + journal[position..].iter().take_while(|it| it.cause == row.cause).count();
+            let rows = &journal[position..upto];
+            position = upto;
+            let place = (TopicPartition { topic: row.cause.topic, partition: row.cause.partition }, row.cause.offset);
+            if row.topic == Topic::DeadLetters {
+                continue;
+            }
+            if !seen.insert(row.cause.event_id) {
+                return Err(format!("decided twice: cause at {place:?}"));
+            }
+            if store.made_anew && place.0.topic == INPUTS[0] {
+                continue;
+            }
+            let input = by_place.get(&place).ok_or_else(|| format!("decided what never came: {place:?}"))?;
+            let read = LedgerInput::decode(&self.codec, input.at.topic, input.value.as_deref().unwrap_or_default())
+                .map_err(|error| format!("decided the unreadable at {place:?}: {error}"))?
+                .ok_or("schema unknown")?;
+            let order_id = read.order_id().ok_or("no order")?;
+            let mut facts = Facts::default();
+            let state = orders.get(&order_id).cloned();
+            facts.orders.insert(order_id, state.unwrap_or_else(|| OrderState { order_id, ..Default::default() }));
+            let events = ToyRules.decide(&read, &row.cause, &mut facts, &Reference::default());
+            orders.append(&mut facts.orders);
+            if store.made_anew {
+                continue;
+            }
+            if events.len() != rows.len() {
+                return Err(format!("{} events of {place:?}, not {}", rows.len(), events.len()));
+            }
+            for (event, row) in events.iter().zip(rows) {
+                if event.encode(&self.codec).map_err(|error| error.to_string())? != row.wire {
+                    return Err(format!("another decision for {place:?}: {event:?}"));
+                }
+            }
+        }
+        // What is visible is what was decided, each event once.
+        let mut visible: BTreeMap<EventId, Vec<u8>> = BTreeMap::new();
+        let mut last: BTreeMap<(Vec<u8>, Topic), u32> = BTreeMap::new();
+        let mut seqs: BTreeMap<Vec<u8>, Vec<i64>> = BTreeMap::new();
+        for &topic in &OUTPUTS {
+            for record in world.all_committed(topic) {
+                let id = record.headers.event_id.ok_or("output without an event id")?;
+                let value = record.value.unwrap_or_default();
+                if topic != Topic::DeadLetters {
+                    let event = kept_processors::ledger::LedgerEvent::decode(&self.codec, topic, &value)
+                        .map_err(|error| error.to_string())?
+                        .ok_or("schema unknown")?;
+                    let (_, seq) = event.place().ok_or("event without a place")?;
+                    let key = record.key.unwrap_or_default();
+                    seqs.entry(key.clone()).or_default().push(seq);
+                    let number = u32::try_from(seq).map_err(|error| error.to_string())?;
+                    let before = last.insert((key, topic), number).unwrap_or(0);
+                    if before >= number {
+                        return Err(format!("on {topic}, event {seq} of an order comes after {before}"));
+                    }
+                }
+                if visible.insert(id, value).is_some() {
+                    return Err(format!("visible twice on {topic}: {id}"));
+                }
+            }
+        }
+        let rows: BTreeMap<EventId, &kept_store::seam::JournalRow> =
+            journal.iter().filter_map(|row| row.headers.event_id.map(|id| (id, row))).collect();
+        for (id, value) in &visible {
+            if rows.get(id).is_none_or(|row| row.wire.bytes() != *value) {
+                return Err(format!("visible but not decided: {id}"));
+            }
+        }
+        self.judge_sink(world)?;
+        if store.made_anew {
+            return Ok(());
+        }
+        if let Some((_, row)) = rows.iter().find(|(id, _)| !visible.contains_key(id)) {
+            return Err(format!("decided but not visible: {:?} event {}", row.cause, row.index));
+        }
+        for (key, mut all) in seqs {
+            all.sort_unstable();
+            if all.iter().zip(1..).any(|(have, want)| *have != want) {
+                return Err(format!("events of {} are not dense: {all:?}", String::from_utf8_lossy(&key)));
+            }
+        }
+        self.judge_inputs(world, &inputs)?;
+        for (id, state) in &orders {
+            if store.orders.get(id) != Some(state) {
+                return Err(format!("state of {id} is not the fold of its events"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Every input is decided, parked, or a dead letter.
+    fn judge_inputs(&self, world: &World, inputs: &[LogRecord]) -> Result<(), String> {
+        let store = &world.store;
+        let letters: Vec<DeadLetter> = world
+            .all_committed(Topic::DeadLetters)
+            .iter()
+            .filter_map(|it| self.codec.decode(it.value.as_deref().unwrap_or_default()).ok().flatten())
+            .collect();
+        for input in inputs {
+            let read = LedgerInput::decode(&self.codec, input.at.topic, input.value.as_deref().unwrap_or_default());
+            let found = letters
+                .iter()
+                .filter(|it| {
+                    it.topic == input.at.topic.name() && it.partition == input.at.partition && it.offset == input.offset
+                })
+                .count();
+            let parked: Vec<_> = store
+                .parked
+                .iter()
+                .filter(|it| {
+                    (it.cause.topic, it.cause.partition, it.cause.offset)
+                        == (input.at.topic, input.at.partition, input.offset)
+                })
+                .collect();
+            if parked.len() > 1 || found > 1 {
+                return Err(format!("{:?}/{} is put aside more than once", input.at, input.offset));
+            }
+            match read {
+                Err(_) => {
+                    // One that met three unclean starts is parked by its key; else it is a dead letter.
+                    if found + parked.len() != 1 {
+                        return Err(format!("{:?}/{} cannot be read and is no dead letter", input.at, input.offset));
+                    }
+                }
+                Ok(None) => return Err("schema unknown".into()),
+                Ok(Some(read)) => {
+                    let mark = (read.order_id(), input.event_id());
+                    let acted = store.acted.contains(&mark);
+                    let spoiled = matches!(&read, LedgerInput::Payment(it) if it.currency != "EUR" && it.amount_minor % 7 != 0);
+                    if !acted && parked.is_empty() {
+                        return Err(format!("{:?}/{} is lost", input.at, input.offset));
+                    }
+                    if acted && spoiled {
+                        return Err(format!("{:?}/{} was stored although it cannot be", input.at, input.offset));
+                    }
+                    if found != 0 {
+                        return Err(format!("{:?}/{} can be read and is a dead letter", input.at, input.offset));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_sink(&self, world: &World) -> Result<(), String> {
+        let store = &world.store;
+        let mut want: Vec<(TopicPartition, i64)> = OUTPUTS
+            .iter()
+            .flat_map(|&topic| world.all_committed(topic))
+            .map(|it| (it.at, it.offset))
+            .collect();
+        let mut have: Vec<(TopicPartition, i64)> = store.applied.iter().map(|it| (it.at, it.offset)).collect();
+        want.sort_unstable();
+        have.sort_unstable();
+        if want != have {
+            return Err(format!("the sink took {} records, {} are visible", have.len(), want.len()));
+        }
+        for (order, totals) in captured(&store.applied) {
+            if !totals.is_sorted() {
+                return Err(format!("the sink saw totals of {order} out of order: {totals:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_stateless(&self, world: &World) -> Result<(), String> {
+        // A record met at three unclean starts is put aside, guilty or not.
+        let put_aside: BTreeSet<(String, i32, i64)> = world
+            .all_committed(Topic::DeadLetters)
+            .iter()
+            .filter_map(|it| self.codec.decode::<DeadLetter>(it.value.as_deref().unwrap_or_default()).ok().flatten())
+            .filter(|it| it.reason.contains("ended the process"))
+            .map(|it| (it.topic, it.partition, it.offset))
+            .collect();
+        // For every record a step could read, apart or fused: exactly what the step makes of it, once.
+        let mut want: Vec<(EventId, Topic, Vec<u8>)> = Vec::new();
+        let mut letters = 0;
+        for (position, step) in STEPS.iter().enumerate() {
+            for input in world.all_committed(MIDDLE[position]) {
+                let place = (input.at.topic.name().to_owned(), input.at.partition, input.offset);
+                let made = if put_aside.contains(&place) { None } else { made(step, &self.codec, &input) };
+                match made {
+                    None => letters += 1,
+                    Some(made) => {
+                        for (index, (topic, value)) in made.into_iter().enumerate() {
+                            let index = u32::try_from(index).map_err(|error| error.to_string())?;
+                            want.push((EventId::of_step(step.name, input.event_id(), index), topic, value));
+                        }
+                    }
+                }
+            }
+        }
+        let mut have: Vec<(EventId, Topic, Vec<u8>)> = Vec::new();
+        for &topic in &MIDDLE[1..] {
+            for record in world.all_committed(topic) {
+                if record.headers.step.is_some() {
+                    have.push((record.event_id(), topic, record.value.unwrap_or_default()));
+                }
+            }
+        }
+        want.sort();
+        have.sort();
+        if want.len() != have.len() {
+            let missing = want.iter().find(|it| have.binary_search(it).is_err());
+            let extra = have.iter().find(|it| want.binary_search(it).is_err());
+            let at = missing.or(extra).map(|(id, topic, _)| format!("{topic} {id}"));
+            let letters: Vec<String> = world
+                .all_committed(Topic::DeadLetters)
+                .iter()
+                .filter_map(|it| self.codec.decode::<DeadLetter>(it.value.as_deref().unwrap_or_default()).ok().flatten())
+                .map(|it| format!("{}/{}/{} {}", it.topic, it.partition, it.offset, it.reason))
+                .collect();
+            return Err(format!(
+                "{} records were made, {} should be; first: {at:?}; dead letters: {letters:?}",
+                have.len(),
+                want.len()
+            ));
+        }
+        if let Some((want, have)) = want.iter().zip(&have).find(|(want, have)| want != have) {
+            return Err(format!("made {} on {}, should be {} on {}", have.0, have.1, want.0, want.1));
+        }
+        let dead = world.all_committed(Topic::DeadLetters);
+        if dead.len() != letters {
+            return Err(format!("{} dead letters, {letters} should be", dead.len()));
+        }
+        Ok(())
+    }
+
+    pub fn describe(&self) -> String {
+        format!("seed {} ({:?})", self.seed, self.scene)
+    }
+}
+
+/// What a step makes of a record; `None`: a dead letter.
+fn made(
+    step: &kept_runtime::stateless::StatelessStep,
+    codec: &Codec,
+    input: &LogRecord,
+) -> Option<Vec<(Topic, Vec<u8>)>> {
+    let reference = Reference::default();
+    let inward = kept_runtime::stateless::Inward::new(input, codec, &reference);
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (step.decide)(&inward))).ok()?.ok()?;
+    Some(made.into_iter().map(|it| (it.topic, it.wire().bytes())).collect())
+}
+
