@@ -75,5 +75,8 @@ pub fn add(counter: &AtomicU64, n: usize) {
 
 /// Adds the time since `from` to a counter of microseconds.
 pub fn time(counter: &AtomicU64, from: std::time::Instant) {
-    counter.fetch_add(u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
+    counter.fetch_add(
+        u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX),
+        Relaxed,
+    );
 }

@@ -12,7 +12,9 @@ use std::{
 
 use kept_processors::ledger::LedgerEvent;
 use kept_schemas::{Codec, CodecError, Topic};
-use kept_store::seam::{Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition};
+use kept_store::seam::{
+    Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition,
+};
 
 use crate::{
     counters::{Counters, add, time},
@@ -81,25 +83,41 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                 self.log.close().await;
                 return Ok(());
             }
-            let Err(trouble) = self.turn().await else { continue };
+            let Err(trouble) = self.turn().await else {
+                continue;
+            };
             self.need_positions = true;
             match trouble {
                 Trouble::Stop(reason) => {
                     tracing::error!(step = self.settings.step, reason, "step stopped");
-                    return Err(Stopped { step: self.settings.step.clone(), reason });
+                    return Err(Stopped {
+                        step: self.settings.step.clone(),
+                        reason,
+                    });
                 }
                 Trouble::Retry(why) | Trouble::Stale(why) => {
-                    tracing::warn!(step = self.settings.step, why, "waiting, then checking positions");
+                    tracing::warn!(
+                        step = self.settings.step,
+                        why,
+                        "waiting, then checking positions"
+                    );
                     self.log.pause(self.settings.retry).await;
                 }
                 Trouble::Lost(why) => {
-                    tracing::warn!(step = self.settings.step, why, "connecting to the database again");
+                    tracing::warn!(
+                        step = self.settings.step,
+                        why,
+                        "connecting to the database again"
+                    );
                     self.need_connection = true;
                     self.log.pause(self.settings.retry).await;
                 }
                 Trouble::Miss => {
                     add(&self.counters.cas_misses, 1);
-                    tracing::info!(step = self.settings.step, "the partition was moved on by another; checking positions");
+                    tracing::info!(
+                        step = self.settings.step,
+                        "the partition was moved on by another; checking positions"
+                    );
                 }
             }
         }
@@ -118,7 +136,10 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             self.catch_up().await?;
         }
         self.need_positions = false;
-        let polled = self.log.poll(self.settings.max_records, self.settings.window).await?;
+        let polled = self
+            .log
+            .poll(self.settings.max_records, self.settings.window)
+            .await?;
         self.take_changes(polled.changes).await;
         if self.need_positions {
             return Ok(());
@@ -130,9 +151,17 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         let records: Vec<LogRecord> = polled
             .records
             .into_iter()
-            .filter(|it| self.parts.get(&it.at).is_some_and(|part| part.ready && it.offset >= part.next))
+            .filter(|it| {
+                self.parts
+                    .get(&it.at)
+                    .is_some_and(|part| part.ready && it.offset >= part.next)
+            })
             .collect();
-        if records.is_empty() { Ok(()) } else { self.work(records).await }
+        if records.is_empty() {
+            Ok(())
+        } else {
+            self.work(records).await
+        }
     }
 
     /// A topic made anew under us brings neither an error nor, below our position, a record: so it is asked for.
@@ -166,7 +195,12 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
     async fn leave(&mut self, gone: &[TopicPartition]) {
         let left: Vec<(TopicPartition, i64)> = gone
             .iter()
-            .filter_map(|at| self.parts.get(at).filter(|part| part.ready).map(|part| (*at, part.epoch)))
+            .filter_map(|at| {
+                self.parts
+                    .get(at)
+                    .filter(|part| part.ready)
+                    .map(|part| (*at, part.epoch))
+            })
             .collect();
         if left.is_empty() || self.need_connection {
             return;
@@ -193,7 +227,12 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             let mut facts = facts;
             if !agrees(&facts) {
                 // Another owner may have moved on since the first look.
-                facts = self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts);
+                facts = self
+                    .log
+                    .topic_facts(&[at], Ask::Anew)
+                    .await?
+                    .pop()
+                    .unwrap_or(facts);
             }
             if progress.topic_id != facts.topic_id {
                 return Err(Trouble::Stop(format!(
@@ -210,7 +249,12 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                 )));
             }
             self.log.seek(at, next).await?;
-            let part = Part { ready: true, topic_id: facts.topic_id, epoch: progress.owner_epoch, next };
+            let part = Part {
+                ready: true,
+                topic_id: facts.topic_id,
+                epoch: progress.owner_epoch,
+                next,
+            };
             self.parts.insert(at, part);
         }
         Ok(())
@@ -218,7 +262,8 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
 
     async fn work(&mut self, records: Vec<LogRecord>) -> Result<(), Trouble> {
         let read = self.read(&records).await?;
-        let mut work: VecDeque<Vec<(usize, SinkRecord)>> = VecDeque::from([read.into_iter().enumerate().collect()]);
+        let mut work: VecDeque<Vec<(usize, SinkRecord)>> =
+            VecDeque::from([read.into_iter().enumerate().collect()]);
         let mut repeats = 0;
         while let Some(mut slice) = work.pop_front() {
             match self.attempt(&slice).await {
@@ -244,7 +289,12 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                 }
                 Err(Failed::Refused(why)) if slice.len() > 1 => {
                     add(&self.counters.bisections, 1);
-                    tracing::info!(step = self.settings.step, why, records = slice.len(), "batch refused; cutting it in two");
+                    tracing::info!(
+                        step = self.settings.step,
+                        why,
+                        records = slice.len(),
+                        "batch refused; cutting it in two"
+                    );
                     let rest = slice.split_off(slice.len() / 2);
                     work.push_front(rest);
                     work.push_front(slice);
@@ -329,7 +379,13 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         let asked: Vec<TopicPartition> = moves.iter().map(|it| it.at).collect();
         let records: Vec<SinkRecord> = slice.iter().map(|(_, record)| record.clone()).collect();
         let began = Instant::now();
-        let Self { log, sink, parts, counters, .. } = self;
+        let Self {
+            log,
+            sink,
+            parts,
+            counters,
+            ..
+        } = self;
         let work = async {
             let mut txn = sink.begin().await?;
             if !txn.advance(&moves).await? {
@@ -341,7 +397,11 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         // The question for the topic's id goes beside the work; its answer is awaited before the commit.
         let (txn, facts) = tokio::join!(work, log.topic_facts(&asked, Ask::Beside));
         let txn = txn?;
-        check(&facts.map_err(Trouble::from).map_err(Failed::Trouble)?, parts).map_err(Failed::Trouble)?;
+        check(
+            &facts.map_err(Trouble::from).map_err(Failed::Trouble)?,
+            parts,
+        )
+        .map_err(Failed::Trouble)?;
         txn.commit().await?;
         time(&counters.store_micros, began);
         Ok(moves)
@@ -366,7 +426,9 @@ impl From<LedgerError> for Failed {
 
 fn check(facts: &[TopicFacts], parts: &BTreeMap<TopicPartition, Part>) -> Result<(), Trouble> {
     for facts in facts {
-        let Some(part) = parts.get(&facts.at) else { continue };
+        let Some(part) = parts.get(&facts.at) else {
+            continue;
+        };
         if facts.topic_id != part.topic_id || part.next < facts.start || part.next > facts.end {
             return Err(Trouble::Retry(format!(
                 "{}/{} is not as it was: id or extent changed",
@@ -382,9 +444,14 @@ fn decode(codec: &Codec, record: &LogRecord) -> Result<Result<SinkInput, u32>, S
     let value = record.value.as_deref().ok_or("it has no value")?;
     let said = |error: CodecError| error.to_string();
     let input = if record.at.topic == Topic::DeadLetters {
-        codec.decode(value).map_err(said)?.map(|it| SinkInput::DeadLetter(Box::new(it)))
+        codec
+            .decode(value)
+            .map_err(said)?
+            .map(|it| SinkInput::DeadLetter(Box::new(it)))
     } else {
-        LedgerEvent::decode(codec, record.at.topic, value).map_err(said)?.map(SinkInput::Event)
+        LedgerEvent::decode(codec, record.at.topic, value)
+            .map_err(said)?
+            .map(SinkInput::Event)
     };
     match input {
         Some(input) => Ok(Ok(input)),
@@ -393,5 +460,10 @@ fn decode(codec: &Codec, record: &LogRecord) -> Result<Result<SinkInput, u32>, S
 }
 
 fn unreadable(step: &str, record: &LogRecord, why: &str) -> SinkInput {
-    SinkInput::DeadLetter(Box::new(dead_letters::letter(step, record, why, record.timestamp)))
+    SinkInput::DeadLetter(Box::new(dead_letters::letter(
+        step,
+        record,
+        why,
+        record.timestamp,
+    )))
 }

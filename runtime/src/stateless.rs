@@ -78,7 +78,9 @@ impl<'a> Inward<'a> {
         if let Some(value) = self.typed.and_then(|it| it.downcast_ref::<T>()) {
             return Ok(Cow::Borrowed(value));
         }
-        let value = self.value.ok_or_else(|| Unread::Poison("it has no value".into()))?;
+        let value = self
+            .value
+            .ok_or_else(|| Unread::Poison("it has no value".into()))?;
         match self.codec.decode(value)? {
             Some(value) => Ok(Cow::Owned(value)),
             None => Err(Unread::UnknownSchema(kept_schemas::codec::split(value)?.0)),
@@ -97,7 +99,12 @@ pub struct Made {
 impl Made {
     /// Encodes `value`, which goes to its type's own topic.
     pub fn of<T: Record + Sync>(codec: &Codec, key: String, value: T) -> Result<Self, Unread> {
-        Ok(Self { topic: T::TOPIC, key, wire: codec.encode(&value)?, typed: Box::new(value) })
+        Ok(Self {
+            topic: T::TOPIC,
+            key,
+            wire: codec.encode(&value)?,
+            typed: Box::new(value),
+        })
     }
 
     /// Its finished bytes.
@@ -199,7 +206,10 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
 
     /// What these steps read.
     pub fn inputs(steps: &[StatelessStep]) -> Vec<Topic> {
-        let mut topics: Vec<Topic> = steps.iter().flat_map(|step| step.inputs.iter().copied()).collect();
+        let mut topics: Vec<Topic> = steps
+            .iter()
+            .flat_map(|step| step.inputs.iter().copied())
+            .collect();
         topics.sort_unstable();
         topics.dedup();
         topics
@@ -232,20 +242,35 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         match trouble {
             Trouble::Stop(reason) => {
                 tracing::error!(step = self.settings.step, reason, "step stopped");
-                return Err(Stopped { step: self.settings.step.clone(), reason });
+                return Err(Stopped {
+                    step: self.settings.step.clone(),
+                    reason,
+                });
             }
             Trouble::Retry(why) => {
-                tracing::warn!(step = self.settings.step, why, "waiting, then checking positions");
+                tracing::warn!(
+                    step = self.settings.step,
+                    why,
+                    "waiting, then checking positions"
+                );
                 self.log.pause(self.settings.retry).await;
             }
             Trouble::Lost(why) => {
-                tracing::warn!(step = self.settings.step, why, "connecting to the database again");
+                tracing::warn!(
+                    step = self.settings.step,
+                    why,
+                    "connecting to the database again"
+                );
                 state.need_connection = true;
                 self.log.pause(self.settings.retry).await;
             }
             Trouble::Stale(why) => {
                 add(&self.counters.fences, 1);
-                tracing::info!(step = self.settings.step, why, "no longer the group member we were; joining again");
+                tracing::info!(
+                    step = self.settings.step,
+                    why,
+                    "no longer the group member we were; joining again"
+                );
                 state.need_producer = true;
                 state.need_rejoin = true;
             }
@@ -285,7 +310,10 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             self.catch_up().await?;
         }
         self.state.need_positions = false;
-        let polled = self.log.poll(self.state.batch, self.settings.window).await?;
+        let polled = self
+            .log
+            .poll(self.state.batch, self.settings.window)
+            .await?;
         self.state.meta = polled.meta;
         self.take_changes(polled.changes).await;
         if self.state.need_positions {
@@ -330,7 +358,13 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     async fn leave(&mut self, gone: &[TopicPartition]) {
         let left: Vec<(TopicPartition, i64)> = gone
             .iter()
-            .filter_map(|at| self.state.parts.get(at).filter(|part| part.ready).map(|part| (*at, part.epoch)))
+            .filter_map(|at| {
+                self.state
+                    .parts
+                    .get(at)
+                    .filter(|part| part.ready)
+                    .map(|part| (*at, part.epoch))
+            })
             .collect();
         if left.is_empty() || self.state.need_connection {
             return;
@@ -362,7 +396,11 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 let entered = if first {
                     self.places.enter(at, &facts.topic_id).await?
                 } else {
-                    kept_store::seam::Entered { topic_id: old.topic_id, epoch: old.epoch, clean: true }
+                    kept_store::seam::Entered {
+                        topic_id: old.topic_id,
+                        epoch: old.epoch,
+                        clean: true,
+                    }
                 };
                 if entered.topic_id != facts.topic_id {
                     return Err(Trouble::Stop(format!(
@@ -375,10 +413,19 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     self.state.batch = self.settings.careful.clamp(1, self.settings.max_records);
                 }
                 let careful = i64::try_from(self.settings.careful).unwrap_or(i64::MAX);
-                let careful_below = if unclean { next + careful } else { old.careful_below };
+                let careful_below = if unclean {
+                    next + careful
+                } else {
+                    old.careful_below
+                };
                 self.log.seek(at, next).await?;
-                let part =
-                    Part { ready: true, topic_id: entered.topic_id, epoch: entered.epoch, next, careful_below };
+                let part = Part {
+                    ready: true,
+                    topic_id: entered.topic_id,
+                    epoch: entered.epoch,
+                    next,
+                    careful_below,
+                };
                 self.state.parts.insert(at, part);
             }
         }
@@ -388,7 +435,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     async fn work(&mut self, records: Vec<LogRecord>) -> Result<(), Trouble> {
         let mut together = Vec::with_capacity(records.len());
         for record in records {
-            let Some(part) = self.state.parts.get(&record.at).filter(|part| part.ready) else { continue };
+            let Some(part) = self.state.parts.get(&record.at).filter(|part| part.ready) else {
+                continue;
+            };
             if record.offset < part.next {
                 continue;
             }
@@ -399,9 +448,11 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     Some(&attempts) => attempts,
                     None => self.places.attempt_at(record.at, record.offset).await?,
                 };
-                self.state.tried.insert((record.at, record.offset), attempts);
-                let fault =
-                    (attempts >= MAX_ATTEMPTS).then(|| format!("it ended the process at {} starts", attempts - 1));
+                self.state
+                    .tried
+                    .insert((record.at, record.offset), attempts);
+                let fault = (attempts >= MAX_ATTEMPTS)
+                    .then(|| format!("it ended the process at {} starts", attempts - 1));
                 self.batch(vec![record], fault).await?;
             } else {
                 together.push(record);
@@ -414,7 +465,11 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         Ok(())
     }
 
-    async fn batch(&mut self, records: Vec<LogRecord>, fault: Option<String>) -> Result<(), Trouble> {
+    async fn batch(
+        &mut self,
+        records: Vec<LogRecord>,
+        fault: Option<String>,
+    ) -> Result<(), Trouble> {
         let mut ends: BTreeMap<TopicPartition, i64> = BTreeMap::new();
         for record in &records {
             ends.insert(record.at, record.offset + 1);
@@ -423,7 +478,15 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let asked: Vec<TopicPartition> = offsets.iter().map(|(at, _)| *at).collect();
         let began = Instant::now();
         let reference = (self.reference)();
-        let Self { log, schemas, steps, group, settings, counters, .. } = self;
+        let Self {
+            log,
+            schemas,
+            steps,
+            group,
+            settings,
+            counters,
+            ..
+        } = self;
         let decide = async {
             let mut outgoing = Vec::with_capacity(records.len() * steps.len());
             let mut codec = schemas.codec();
@@ -434,7 +497,13 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 }
                 let before = outgoing.len();
                 loop {
-                    let given = Given { steps, group, step: &settings.step, reference: &reference, codec: &codec };
+                    let given = Given {
+                        steps,
+                        group,
+                        step: &settings.step,
+                        reference: &reference,
+                        codec: &codec,
+                    };
                     match given.whole(record, fault.as_deref(), counters, &mut outgoing) {
                         Ok(()) => break,
                         Err(Unread::Poison(why)) => return Err(Trouble::Stop(why)),
@@ -445,7 +514,10 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                                 Ok(false) => {
                                     let why = format!("schema id {id} is not in the registry");
                                     add(&counters.dead_letters, 1);
-                                    outgoing.push(dead(&codec, &settings.step, record, &why).map_err(Trouble::Stop)?);
+                                    outgoing.push(
+                                        dead(&codec, &settings.step, record, &why)
+                                            .map_err(Trouble::Stop)?,
+                                    );
                                     break;
                                 }
                                 Err(error) => return Err(Trouble::Retry(error.to_string())),
@@ -475,7 +547,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
 
     fn check(&self, facts: &[TopicFacts]) -> Result<(), Trouble> {
         for facts in facts {
-            let Some(part) = self.state.parts.get(&facts.at) else { continue };
+            let Some(part) = self.state.parts.get(&facts.at) else {
+                continue;
+            };
             if facts.topic_id != part.topic_id || part.next < facts.start || part.next > facts.end {
                 return Err(Trouble::Retry(format!(
                     "{}/{} is not as it was: id or extent changed",
@@ -486,12 +560,18 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         Ok(())
     }
 
-    async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
+    async fn transact(
+        &mut self,
+        outgoing: &[Outgoing],
+        offsets: &[(TopicPartition, i64)],
+    ) -> Result<(), Trouble> {
         let mut meta = self.state.meta.clone();
         if self.broken == Some(Broken::MetadataAtCommit) {
             meta = self.log.meta_now();
         }
-        let Some(meta) = meta else { return Err(Trouble::Stale("not a member of the group".into())) };
+        let Some(meta) = meta else {
+            return Err(Trouble::Stale("not a member of the group".into()));
+        };
         let began = Instant::now();
         let ended = if self.broken == Some(Broken::OffsetsBeforeOutput) && !outgoing.is_empty() {
             match self.log.transact(&[], offsets, &meta).await {
@@ -558,7 +638,9 @@ impl Given<'_> {
     ) -> Result<(), Unread> {
         let dead_letter = |record: &LogRecord, why: &str, outgoing: &mut Vec<Outgoing>| {
             add(&counters.dead_letters, 1);
-            dead(self.codec, self.step, record, why).map(|it| outgoing.push(it)).map_err(Unread::Poison)
+            dead(self.codec, self.step, record, why)
+                .map(|it| outgoing.push(it))
+                .map_err(Unread::Poison)
         };
         if let Some(why) = fault {
             return dead_letter(record, why, outgoing);
@@ -621,7 +703,11 @@ impl Given<'_> {
                 traceparent: origin.headers.traceparent.clone(),
                 subject: Some(made.topic.subject()),
                 step: Some(step.name.to_owned()),
-                cause: Some((origin.at.topic.name().to_owned(), origin.at.partition, origin.offset)),
+                cause: Some((
+                    origin.at.topic.name().to_owned(),
+                    origin.at.partition,
+                    origin.offset,
+                )),
                 index: Some(index),
                 fused_by: further.then(|| self.group.to_owned()),
             };
@@ -650,5 +736,6 @@ fn dead(codec: &Codec, step: &str, record: &LogRecord, why: &str) -> Result<Outg
         offset: record.offset,
         traceparent: record.headers.traceparent.clone(),
     };
-    dead_letters::row(codec, step, record, &cause, why, record.timestamp).map(|row| Outgoing::from(&row))
+    dead_letters::row(codec, step, record, &cause, why, record.timestamp)
+        .map(|row| Outgoing::from(&row))
 }

@@ -23,7 +23,10 @@ fn quiet() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            let told = info.payload().downcast_ref::<String>().is_some_and(|it| it.starts_with("assertion `left != right` failed: as told"));
+            let told = info
+                .payload()
+                .downcast_ref::<String>()
+                .is_some_and(|it| it.starts_with("assertion `left != right` failed: as told"));
             if !told {
                 before(info);
             }
@@ -63,14 +66,32 @@ fn the_engine_does_everything_exactly_once_in_every_schedule() {
             }
         }
     }
-    eprintln!("{schedules} schedules in {:?}: {kills} kills, {pauses} stops, {late} late ends that hit", began.elapsed());
+    eprintln!(
+        "{schedules} schedules in {:?}: {kills} kills, {pauses} stops, {late} late ends that hit",
+        began.elapsed()
+    );
     eprintln!("{acted:?}");
     // A guard that never acted was not tested.
     for guard in [
-        "fences", "cas_misses", "re_emissions", "recycled_producers", "rejoins", "duplicates", "parked",
-        "queued_behind_parked", "dead_letters", "repeats", "bisections", "reconnects", "careful_records", "fused_skips",
+        "fences",
+        "cas_misses",
+        "re_emissions",
+        "recycled_producers",
+        "rejoins",
+        "duplicates",
+        "parked",
+        "queued_behind_parked",
+        "dead_letters",
+        "repeats",
+        "bisections",
+        "reconnects",
+        "careful_records",
+        "fused_skips",
     ] {
-        assert!(acted.get(guard).copied().unwrap_or(0) > 0, "guard {guard} never acted");
+        assert!(
+            acted.get(guard).copied().unwrap_or(0) > 0,
+            "guard {guard} never acted"
+        );
     }
 }
 
@@ -85,9 +106,13 @@ fn every_broken_engine_is_caught() {
         let began = Instant::now();
         let caught = (0..CATCH_WITHIN).find_map(|seed| {
             let mut schedule = Schedule::new(seed, Some(broken), false);
-            schedule.run().err().map(|wrong| format!("{}: {wrong}", schedule.describe()))
+            schedule
+                .run()
+                .err()
+                .map(|wrong| format!("{}: {wrong}", schedule.describe()))
         });
-        let caught = caught.unwrap_or_else(|| panic!("{broken:?} was not caught in {CATCH_WITHIN} schedules"));
+        let caught = caught
+            .unwrap_or_else(|| panic!("{broken:?} was not caught in {CATCH_WITHIN} schedules"));
         eprintln!("{broken:?} caught after {:?} by {caught}", began.elapsed());
     }
 }
