@@ -26,7 +26,8 @@ pub async fn of_order(
             concat!(
                 "SELECT ",
                 journal_columns!(),
-                ", j.at FROM orders o JOIN journal j ON j.order_no = o.order_no WHERE o.order_id = $1 ORDER BY j.seq"
+                ", j.at FROM orders o JOIN journal j ON j.order_no = o.order_no
+                 JOIN progress p ON p.place = j.place WHERE o.order_id = $1 ORDER BY j.seq"
             ),
             &[&order.0],
         )
@@ -56,7 +57,8 @@ pub async fn after(
             concat!(
                 "SELECT ",
                 journal_columns!(),
-                " FROM journal j LEFT JOIN orders o ON o.order_no = j.order_no
+                " FROM journal j JOIN progress p ON p.place = j.place
+                 LEFT JOIN orders o ON o.order_no = j.order_no
                  WHERE j.journal_id > $1 ORDER BY j.journal_id LIMIT $2"
             ),
             &[&journal_id, &limit],

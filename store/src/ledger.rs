@@ -55,8 +55,8 @@ macro_rules! written {
 /// The columns of [`journal_row`], in its order.
 macro_rules! journal_columns {
     () => {
-        "j.journal_id, o.order_id, j.seq, j.event_id, j.topic, j.key, j.body, j.party, j.cause_id, j.cause_topic, \
-         j.cause_partition, j.cause_offset, j.cause_index, j.traceparent, j.headers"
+        "j.journal_id, o.order_id, j.seq, j.event_id, j.topic, j.key, j.body, j.party, j.cause_id, p.topic, \
+         p.partition_no, j.cause_offset, j.cause_index, j.traceparent, j.headers"
     };
 }
 pub(crate) use journal_columns;
@@ -79,7 +79,7 @@ statements! {
                 ON CONFLICT (step, topic, partition_no) DO UPDATE
                 SET owner_epoch = p.owner_epoch + 1, owner_pid = excluded.owner_pid,
                     owner_started = excluded.owner_started, clean = false
-                RETURNING next_offset, owner_epoch, topic_id, emitted_floor";
+                RETURNING next_offset, owner_epoch, topic_id, emitted_floor, place";
         forget_attempts = "DELETE FROM attempts WHERE step = $1 AND topic = $2 AND partition_no = $3
                            AND record_offset < $4";
         attempt = "INSERT INTO attempts AS a (step, topic, partition_no, record_offset, attempts)
@@ -96,9 +96,10 @@ statements! {
                    AND p.owner_epoch = u.epoch";
         unemitted = concat!(
             "SELECT ", journal_columns!(), "
-             FROM journal j LEFT JOIN orders o ON o.order_no = j.order_no
-             WHERE j.cause_topic = $1 AND j.cause_partition = $2 AND j.cause_offset >= $3 AND j.cause_offset < $4
-             ORDER BY j.cause_offset FETCH FIRST ($5) ROWS WITH TIES"
+             FROM journal j JOIN progress p ON p.place = j.place LEFT JOIN orders o ON o.order_no = j.order_no
+             WHERE j.place = (SELECT place FROM progress WHERE step = $1 AND topic = $2 AND partition_no = $3)
+               AND j.cause_offset >= $4 AND j.cause_offset < $5
+             ORDER BY j.cause_offset FETCH FIRST ($6) ROWS WITH TIES"
         );
 
         advance = "UPDATE progress p
@@ -167,11 +168,11 @@ statements! {
                         ON CONFLICT (order_no, timer_id) DO UPDATE
                         SET purpose = excluded.purpose, revision = excluded.revision, due_at = excluded.due_at";
         // Numbers are given in the order of the arrays, which is the order of the decisions.
-        write_journal = "INSERT INTO journal (order_no, seq, event_id, topic, key, body, party, cause_id, cause_topic,
-                                              cause_partition, cause_offset, cause_index, traceparent, headers)
-                         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[],
-                                              $6::bytea[], $7::bytea[], $8::uuid[], $9::text[], $10::int[],
-                                              $11::bigint[], $12::int[], $13::text[], $14::text[])";
+        write_journal = "INSERT INTO journal (order_no, seq, cause_offset, place, cause_index, event_id, cause_id, topic,
+                                              key, traceparent, headers, body, party)
+                         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::int[],
+                                              $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::text[],
+                                              $11::text[], $12::bytea[], $13::bytea[])";
         write_parked = "INSERT INTO parked (order_id, topic, partition_no, record_offset, event_id, traceparent, key,
                                             payload, reason)
                         SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[],
@@ -191,6 +192,8 @@ pub struct PgLedger {
     backend: (i32, At),
     /// Partitions we took and the epoch we have them under.
     owned: BTreeMap<TopicPartition, i64>,
+    /// What the journal calls the partitions we ever took.
+    places: BTreeMap<TopicPartition, i32>,
 }
 
 impl PgLedger {
@@ -210,6 +213,7 @@ impl PgLedger {
             statements,
             backend,
             owned: BTreeMap::new(),
+            places: BTreeMap::new(),
         })
     }
 
@@ -262,6 +266,7 @@ impl Ledger for PgLedger {
             client,
             statements,
             owned,
+            places,
             ..
         } = self;
         let (step, topic) = (&*step, at.topic.name());
@@ -301,6 +306,7 @@ impl Ledger for PgLedger {
         .await?;
         txn.commit().await?;
         owned.insert(at, progress.owner_epoch);
+        places.insert(at, row.get(4));
         Ok(progress)
     }
 
@@ -309,12 +315,14 @@ impl Ledger for PgLedger {
             step,
             client,
             statements,
+            places,
             ..
         } = self;
         Ok(PgTxn {
             txn: client.transaction().await?,
             statements,
             step,
+            places,
             locked: Before::default(),
             failed: false,
         })
@@ -332,7 +340,7 @@ impl Ledger for PgLedger {
             .client
             .query(
                 &self.statements.unemitted,
-                &[&at.topic.name(), &at.partition, &from, &to, &limit],
+                &[&self.step, &at.topic.name(), &at.partition, &from, &to, &limit],
             )
             .await?;
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit;
@@ -437,6 +445,7 @@ pub struct PgTxn<'a> {
     txn: Transaction<'a>,
     statements: &'a Statements,
     step: &'a str,
+    places: &'a BTreeMap<TopicPartition, i32>,
     locked: Before,
     /// A statement failed: Postgres would answer COMMIT with a rollback and no error.
     failed: bool,
@@ -605,14 +614,22 @@ impl PgTxn<'_> {
         let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         let stock_causes: Vec<Uuid> = keys.stock_causes.iter().map(|id| id.0).collect();
         let none = wanted.is_empty();
-        let (_, skus, stock, causes, waiting) = tokio::try_join!(
+        let (mut skus, mut stock, causes, waiting) = tokio::try_join!(
             biased;
-            written!(txn, &statements.new_skus, none, &[&wanted]),
             read!(txn, &statements.skus, none, &[&wanted]),
             read!(txn, &statements.stock, none, &[&wanted]),
             read!(txn, &statements.stock_causes, stock_causes.is_empty(), &[&stock_causes]),
             read!(txn, &statements.waiting, none, &[&wanted, &WAITING_PER_SKU]),
         )?;
+        if skus.len() < wanted.len() {
+            // Some are new, which is seldom.
+            txn.execute(&statements.new_skus, &[&wanted]).await?;
+            (skus, stock) = tokio::try_join!(
+                biased;
+                read!(txn, &statements.skus, none, &[&wanted]),
+                read!(txn, &statements.stock, none, &[&wanted]),
+            )?;
+        }
         for row in skus {
             found.facts.claims.insert(row.get(0), row.get(1));
         }
@@ -659,7 +676,7 @@ impl PgTxn<'_> {
         let contents = ContentRows::of(&written.facts, locked)?;
         let stock = StockRows::of(&written.facts, locked)?;
         let entries = EntryRows::of(&written.events);
-        let journal = JournalRows::of(&written.events, locked, step)?;
+        let journal = JournalRows::of(&written.events, locked, step, self.places)?;
         let causes = CauseRows::of(&written.acted, locked)?;
         let parked = ParkedRows::of(&written.parked);
         // Sent at once, done in this order; the first that fails is the one reported.
@@ -718,18 +735,17 @@ impl PgTxn<'_> {
             written!(txn, &statements.write_journal, journal.ids.is_empty(), &[
                 &journal.nos,
                 &journal.seqs,
+                &journal.cause_offsets,
+                &journal.places,
+                &journal.cause_indexes,
                 &journal.ids,
+                &journal.cause_ids,
                 &journal.topics,
                 &journal.keys,
-                &journal.bodies,
-                &journal.parties,
-                &journal.cause_ids,
-                &journal.cause_topics,
-                &journal.cause_partitions,
-                &journal.cause_offsets,
-                &journal.cause_indexes,
                 &journal.traceparents,
-                &journal.headers
+                &journal.headers,
+                &journal.bodies,
+                &journal.parties
             ]),
             written!(txn, &statements.write_parked, parked.ids.is_empty(), &[
                 &parked.ids,
@@ -984,12 +1000,11 @@ struct JournalRows<'a> {
     seqs: Vec<Option<i64>>,
     ids: Vec<Uuid>,
     topics: Vec<&'static str>,
-    keys: Vec<&'a str>,
+    keys: Vec<Option<&'a str>>,
     bodies: Vec<&'a [u8]>,
     parties: Vec<&'a [u8]>,
     cause_ids: Vec<Uuid>,
-    cause_topics: Vec<&'static str>,
-    cause_partitions: Vec<i32>,
+    places: Vec<i32>,
     cause_offsets: Vec<i64>,
     cause_indexes: Vec<i32>,
     traceparents: Vec<Option<&'a str>>,
@@ -1001,9 +1016,18 @@ impl<'a> JournalRows<'a> {
         events: &'a [(Option<LedgerEvent>, JournalRow)],
         locked: &Before,
         step: &str,
+        places: &BTreeMap<TopicPartition, i32>,
     ) -> Result<Self, LedgerError> {
         let mut rows = Self::default();
         for (_, row) in events {
+            let at = TopicPartition { topic: row.cause.topic, partition: row.cause.partition };
+            let place = places.get(&at).ok_or_else(|| {
+                LedgerError::Stop(format!(
+                    "an event's cause is in {}/{}, which was never taken",
+                    at.topic, at.partition
+                ))
+            })?;
+            let order_id = row.order.map(|(order, _)| order.0.hyphenated().to_string());
             let (no, seq) = match &row.order {
                 Some((order, seq)) => (Some(order_before(locked, order)?.order_no), Some(*seq)),
                 None => (None, None),
@@ -1014,12 +1038,11 @@ impl<'a> JournalRows<'a> {
             rows.ids
                 .push(usual.event_id.expect("usual headers have an id").0);
             rows.topics.push(row.topic.name());
-            rows.keys.push(&row.key);
+            rows.keys.push((order_id.as_deref() != Some(&row.key)).then_some(row.key.as_str()));
             rows.bodies.push(&row.wire.body);
             rows.parties.push(&row.wire.party);
             rows.cause_ids.push(row.cause.event_id.0);
-            rows.cause_topics.push(row.cause.topic.name());
-            rows.cause_partitions.push(row.cause.partition);
+            rows.places.push(*place);
             rows.cause_offsets.push(row.cause.offset);
             rows.cause_indexes.push(index(row));
             rows.traceparents.push(row.cause.traceparent.as_deref());
@@ -1063,12 +1086,15 @@ pub(crate) fn journal_row(row: &Row, step: &str) -> Result<JournalRow, LedgerErr
     };
     let order: Option<Uuid> = row.get(1);
     let seq: Option<i64> = row.get(2);
+    let key: Option<String> = row.get(5);
     let party: Option<Vec<u8>> = row.get(7);
     let index: i32 = row.get(12);
     let mut read = JournalRow {
         journal_id: row.get(0),
         topic: topic(row.get(4))?,
-        key: row.get(5),
+        key: key
+            .or(order.map(|order| order.hyphenated().to_string()))
+            .unwrap_or_default(),
         wire: Wire {
             body: row.get(6),
             party: party.unwrap_or_else(erased_party),

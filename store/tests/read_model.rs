@@ -61,6 +61,7 @@ fn record(offset: i64, event: LedgerEvent) -> SinkRecord {
 }
 
 /// The lives of a few orders, in the order the ledger told them.
+#[allow(clippy::needless_update, reason = "the macro below fills any event")]
 fn history() -> Vec<LedgerEvent> {
     let line = |line_no: i32, sku: &str, quantity| OrderLine {
         line_no,

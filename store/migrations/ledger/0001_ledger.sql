@@ -13,6 +13,8 @@ CREATE TABLE progress (
     topic_id      text    NOT NULL,
     emitted_floor bigint  NOT NULL,
     clean         boolean NOT NULL,
+    -- What the journal calls (step, topic, partition). So a row here is never deleted.
+    place         integer GENERATED ALWAYS AS IDENTITY UNIQUE,
     PRIMARY KEY (step, topic, partition_no)
 ) WITH (fillfactor = 50);
 
@@ -105,28 +107,40 @@ CREATE INDEX timers_due ON timers (due_at);
 -- One plain table, not partitioned by order_no: rows about stock have no order, and what was not emitted is found by
 -- the cause's position, which would probe every partition's index on each catch-up.
 CREATE TABLE journal (
-    journal_id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    order_no        bigint,
-    seq             bigint,
-    event_id        uuid    NOT NULL,
-    topic           text    NOT NULL,
-    key             text    NOT NULL,
-    body            bytea   NOT NULL,
+    journal_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    order_no     bigint,
+    seq          bigint,
+    -- Where the cause was read: progress.place and the offset there.
+    cause_offset bigint  NOT NULL,
+    place        integer NOT NULL,
+    cause_index  integer NOT NULL,
+    event_id     uuid    NOT NULL,
+    cause_id     uuid    NOT NULL,
+    at           timestamptz NOT NULL DEFAULT now(),
+    topic        text COLLATE "C" NOT NULL,
+    -- Null: the order's id.
+    key          text,
+    traceparent  text,
+    -- Headers that do not follow from the other columns, as a JSON list of pairs; null when all do.
+    headers      text,
+    body         bytea   NOT NULL,
     -- Empty: the record has no person. Null: the person was erased.
-    party           bytea,
-    cause_id        uuid    NOT NULL,
-    cause_topic     text    NOT NULL,
-    cause_partition integer NOT NULL,
-    cause_offset    bigint  NOT NULL,
-    cause_index     integer NOT NULL,
-    traceparent     text,
-    -- Headers that do not follow from the columns above, as a JSON list of pairs; null when all do.
-    headers         text,
-    at              timestamptz NOT NULL DEFAULT now(),
-    CHECK ((order_no IS NULL) = (seq IS NULL))
+    party        bytea,
+    CHECK ((order_no IS NULL) = (seq IS NULL)),
+    CHECK (key IS NOT NULL OR order_no IS NOT NULL)
 );
-CREATE INDEX journal_by_cause ON journal (cause_topic, cause_partition, cause_offset, journal_id);
+-- Equal keys are stored once, so an index without journal_id is much the smaller one.
+CREATE INDEX journal_by_cause ON journal (place, cause_offset);
 CREATE UNIQUE INDEX journal_by_order ON journal (order_no, seq) WHERE order_no IS NOT NULL;
+
+-- The journal for people.
+CREATE VIEW events AS
+SELECT j.journal_id, o.order_id, j.seq, j.event_id, j.topic, coalesce(j.key, o.order_id::text) AS key, j.at,
+       j.cause_id, p.topic AS cause_topic, p.partition_no AS cause_partition, j.cause_offset, j.cause_index,
+       j.traceparent, j.body, j.party
+FROM journal j
+JOIN progress p ON p.place = j.place
+LEFT JOIN orders o ON o.order_no = j.order_no;
 
 -- Records that could not be decided, each behind the first of its order.
 CREATE TABLE parked (
