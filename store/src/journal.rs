@@ -74,7 +74,7 @@ pub async fn after(
 pub async fn state(client: &Client, order: OrderId) -> Result<Option<OrderState>, LedgerError> {
     let row = client
         .query_opt(
-            "SELECT state FROM orders WHERE order_id = $1 AND state <> ''",
+            "SELECT s.state FROM orders o JOIN states s USING (order_no) WHERE o.order_id = $1",
             &[&order.0],
         )
         .await?;

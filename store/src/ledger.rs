@@ -114,8 +114,10 @@ statements! {
                       SELECT u.id FROM unnest($1::uuid[]) u(id)
                       WHERE NOT EXISTS (SELECT FROM orders o WHERE o.order_id = u.id)
                       ORDER BY u.id ON CONFLICT DO NOTHING";
-        orders = "SELECT order_id, order_no, seq, state FROM orders WHERE order_id = ANY($1::uuid[])
-                  ORDER BY order_id FOR UPDATE";
+        orders = "SELECT o.order_id, o.order_no FROM orders o WHERE o.order_id = ANY($1::uuid[])
+                  ORDER BY o.order_id FOR UPDATE";
+        states = "SELECT o.order_id, s.state FROM orders o JOIN states s USING (order_no)
+                  WHERE o.order_id = ANY($1::uuid[])";
         contents = "SELECT o.order_id, c.content, c.party
                     FROM orders o JOIN contents c USING (order_no) WHERE o.order_id = ANY($1::uuid[])";
         causes = "SELECT o.order_id, c.cause_id
@@ -136,9 +138,10 @@ statements! {
                    CROSS JOIN LATERAL (SELECT order_no FROM waits w WHERE w.sku = u.sku ORDER BY order_no LIMIT $2) w
                    JOIN orders o USING (order_no) ORDER BY u.sku, w.order_no";
 
-        write_orders = "UPDATE orders o SET seq = u.seq, state = u.state, updated_at = now()
-                        FROM unnest($1::bigint[], $2::bigint[], $3::text[]) u(order_no, seq, state)
-                        WHERE o.order_no = u.order_no";
+        write_states = "INSERT INTO states (order_no, seq, state)
+                        SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[])
+                        ON CONFLICT (order_no) DO UPDATE
+                        SET seq = excluded.seq, state = excluded.state, updated_at = now()";
         write_contents = "INSERT INTO contents (order_no, content, party)
                           SELECT * FROM unnest($1::bigint[], $2::text[], $3::bytea[])
                           ON CONFLICT (order_no) DO UPDATE SET content = excluded.content, party = excluded.party";
@@ -535,37 +538,39 @@ impl PgTxn<'_> {
             .map(|(order, cause)| (order.0, cause.0))
             .unzip();
         // Sent at once and done in this order, so that what follows the locks is read under them.
-        let (now, _, orders, contents, causes, parked) = tokio::try_join!(
+        let (now, _, orders, states, contents, causes, parked) = tokio::try_join!(
             biased;
             txn.query_one(&statements.now, &[]),
             written!(txn, &statements.new_orders, ids.is_empty(), &[&ids]),
             read!(txn, &statements.orders, ids.is_empty(), &[&ids]),
+            read!(txn, &statements.states, ids.is_empty(), &[&ids]),
             read!(txn, &statements.contents, with_contents.is_empty(), &[&with_contents]),
             read!(txn, &statements.causes, cause_ids.is_empty(), &[&cause_orders, &cause_ids]),
             read!(txn, &statements.parked, ids.is_empty(), &[&ids]),
         )?;
         let At(now) = now.get(0);
         found.facts.now = now;
+        let mut states: BTreeMap<Uuid, String> =
+            states.iter().map(|row| (row.get(0), row.get(1))).collect();
         for row in &orders {
-            let (order_id, order_no, state): (Uuid, i64, String) =
-                (row.get(0), row.get(1), row.get(3));
-            let order_id = OrderId(order_id);
-            let order = if state.is_empty() {
-                OrderState {
+            let (id, order_no): (Uuid, i64) = (row.get(0), row.get(1));
+            let order_id = OrderId(id);
+            let state = states.remove(&id);
+            let order = match &state {
+                None => OrderState {
                     order_id,
                     order_no,
                     ..OrderState::default()
-                }
-            } else {
-                serde_json::from_str(&state).map_err(|error| {
+                },
+                Some(state) => serde_json::from_str(state).map_err(|error| {
                     LedgerError::Stop(format!(
                         "the state of order {order_id} cannot be read: {error}"
                     ))
-                })?
+                })?,
             };
             let before = OrderBefore {
                 order_no,
-                state,
+                state: state.unwrap_or_default(),
                 waits: waits(&order),
                 timers: order.timers.clone(),
             };
@@ -682,7 +687,7 @@ impl PgTxn<'_> {
         // Sent at once, done in this order; the first that fails is the one reported.
         let (changed, _, claimed, ..) = tokio::try_join!(
             biased;
-            written!(txn, &statements.write_orders, orders.nos.is_empty(), &[&orders.nos, &orders.seqs, &orders.states]),
+            written!(txn, &statements.write_states, orders.nos.is_empty(), &[&orders.nos, &orders.seqs, &orders.states]),
             written!(txn, &statements.write_contents, contents.nos.is_empty(), &[
                 &contents.nos,
                 &contents.contents,

@@ -436,7 +436,7 @@ async fn what_was_not_changed_is_not_written() {
     let versions = async || {
         let rows = watcher
             .query(
-                "SELECT order_id, state, updated_at::text FROM orders ORDER BY order_id",
+                "SELECT order_id, state, updated_at::text FROM orders JOIN states USING (order_no) ORDER BY 1",
                 &[],
             )
             .await;

@@ -18,12 +18,17 @@ CREATE TABLE progress (
     PRIMARY KEY (step, topic, partition_no)
 ) WITH (fillfactor = 50);
 
--- One row an order id that was ever seen. `state` is the fold of the order's events as JSON; empty: nothing yet.
+-- One row an order id that was ever seen. It is the order's lock, and never changes.
 CREATE TABLE orders (
-    order_no   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    order_id   uuid   NOT NULL UNIQUE,
-    seq        bigint NOT NULL DEFAULT 0,
-    state      text   NOT NULL DEFAULT '',
+    order_no bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    order_id uuid   NOT NULL UNIQUE
+);
+
+-- The fold of the order's events, as JSON. Apart from the ids, so that writing it never touches their index.
+CREATE TABLE states (
+    order_no   bigint PRIMARY KEY,
+    seq        bigint NOT NULL,
+    state      text   NOT NULL,
     updated_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70, toast_tuple_target = 8160);
 
@@ -222,7 +227,7 @@ CREATE INDEX http_answers_at ON http_answers (at);
 -- Long values: lz4 where this server was built with it; the default compression costs ten times the time.
 DO $$
 BEGIN
-    ALTER TABLE orders   ALTER COLUMN state   SET COMPRESSION lz4;
+    ALTER TABLE states   ALTER COLUMN state   SET COMPRESSION lz4;
     ALTER TABLE contents ALTER COLUMN content SET COMPRESSION lz4;
     ALTER TABLE journal  ALTER COLUMN body    SET COMPRESSION lz4;
 EXCEPTION WHEN feature_not_supported THEN
