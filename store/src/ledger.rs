@@ -343,7 +343,14 @@ impl Ledger for PgLedger {
             .client
             .query(
                 &self.statements.unemitted,
-                &[&self.step, &at.topic.name(), &at.partition, &from, &to, &limit],
+                &[
+                    &self.step,
+                    &at.topic.name(),
+                    &at.partition,
+                    &from,
+                    &to,
+                    &limit,
+                ],
             )
             .await?;
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit;
@@ -1025,7 +1032,10 @@ impl<'a> JournalRows<'a> {
     ) -> Result<Self, LedgerError> {
         let mut rows = Self::default();
         for (_, row) in events {
-            let at = TopicPartition { topic: row.cause.topic, partition: row.cause.partition };
+            let at = TopicPartition {
+                topic: row.cause.topic,
+                partition: row.cause.partition,
+            };
             let place = places.get(&at).ok_or_else(|| {
                 LedgerError::Stop(format!(
                     "an event's cause is in {}/{}, which was never taken",
@@ -1043,7 +1053,8 @@ impl<'a> JournalRows<'a> {
             rows.ids
                 .push(usual.event_id.expect("usual headers have an id").0);
             rows.topics.push(row.topic.name());
-            rows.keys.push((order_id.as_deref() != Some(&row.key)).then_some(row.key.as_str()));
+            rows.keys
+                .push((order_id.as_deref() != Some(&row.key)).then_some(row.key.as_str()));
             rows.bodies.push(&row.wire.body);
             rows.parties.push(&row.wire.party);
             rows.cause_ids.push(row.cause.event_id.0);

@@ -481,7 +481,9 @@ async fn waits_and_timers_follow_the_state() {
         due_at: Micros(due),
     };
     type Change = Box<dyn Fn(&mut OrderState)>;
-    let steps: Vec<(Change, &[&str], &[(&str, i64)])> = vec![
+    /// What changes, the SKUs waited for after it, and the timers with their revision.
+    type Step<'a> = (Change, &'a [&'a str], &'a [(&'a str, i64)]);
+    let steps: Vec<Step> = vec![
         (
             Box::new(move |it| it.lines = vec![line("A", 0), line("B", 1), line("C", 2)]),
             &[],
