@@ -4,6 +4,7 @@
 //! A failing seed is printed; `KEPT_SIM_SEED=n cargo test --release -p kept-runtime --test simulation` plays it alone
 //! and tells what happens. `KEPT_SIM_SCHEDULES` sets how many are run.
 
+mod real;
 mod schedule;
 mod store;
 mod toy;
@@ -115,4 +116,31 @@ fn every_broken_engine_is_caught() {
             .unwrap_or_else(|| panic!("{broken:?} was not caught in {CATCH_WITHIN} schedules"));
         eprintln!("{broken:?} caught after {:?} by {caught}", began.elapsed());
     }
+}
+
+/// `KEPT_AGREE_SCHEDULES` sets how many; each takes seconds on real servers.
+#[test]
+fn the_model_and_real_servers_agree() {
+    quiet();
+    let Some(servers) = real::Servers::there() else { return };
+    let counters = std::sync::Arc::default();
+    let began = Instant::now();
+    let schedules = number("KEPT_AGREE_SCHEDULES").unwrap_or(4);
+    let first = number("KEPT_AGREE_SEED").unwrap_or(0);
+    for seed in first..first + schedules {
+        let (mut schedule, inputs) = Schedule::plain(seed);
+        if let Err(wrong) = schedule.run() {
+            panic!("model, {}: {wrong}", schedule.describe());
+        }
+        let codec = schedule.codec();
+        let model = real::signature(&codec, &schedule.visible()).expect("the model's output can be read");
+        let visible = servers.run(seed, inputs, &codec, &counters);
+        let visible = visible.unwrap_or_else(|wrong| panic!("real servers, KEPT_AGREE_SEED={seed}: {wrong}"));
+        let real = real::signature(&codec, &visible);
+        let same = real.as_ref() == Ok(&model);
+        assert!(same, "KEPT_AGREE_SEED={seed}: the model gives\n{model:?}\nreal servers\n{real:?}");
+    }
+    let counters: &kept_runtime::counters::Counters = &counters;
+    let acted: Vec<_> = counters.all().into_iter().filter(|(.., n)| *n > 0).map(|(name, _, n)| (name, n)).collect();
+    eprintln!("{schedules} schedules agree after {:?}: {acted:?}", began.elapsed());
 }

@@ -60,8 +60,8 @@ enum Kind {
     Apart(usize),
 }
 
-const INPUTS: [Topic; 2] = [Topic::PaymentsReceived, Topic::CommandsReceived];
-const OUTPUTS: [Topic; 3] = [Topic::OrdersPaid, Topic::OrdersNoted, Topic::DeadLetters];
+pub const INPUTS: [Topic; 2] = [Topic::PaymentsReceived, Topic::CommandsReceived];
+pub const OUTPUTS: [Topic; 3] = [Topic::OrdersPaid, Topic::OrdersNoted, Topic::DeadLetters];
 const MIDDLE: [Topic; 4] = [
     Topic::ChannelsInbound,
     Topic::OrdersReceived,
@@ -110,6 +110,11 @@ pub struct Schedule {
 
 thread_local! {
     static CODEC: Arc<Codec> = Arc::new(offline());
+}
+
+/// Every partition of some topics.
+pub fn places(topics: &[Topic]) -> impl Iterator<Item = TopicPartition> {
+    topics.iter().flat_map(|&topic| (0..PARTITIONS).map(move |partition| TopicPartition { topic, partition }))
 }
 
 impl Schedule {
@@ -442,7 +447,7 @@ impl Schedule {
             let (at, offset) = world.put(record);
             world.say(|| format!("arrived {}/{}/{offset}", at.topic, at.partition));
         }
-        let worked_on = Self::places(&INPUTS[..1])
+        let worked_on = places(&INPUTS[..1])
             .all(|at| world.store.next_offset(Book::Ledger, at).is_some());
         if self.anew_at.is_some_and(|at| at <= now) && !worked_on {
             self.anew_at = Some(now + 500);
@@ -567,12 +572,6 @@ impl Schedule {
         Ok(())
     }
 
-    fn places(topics: &[Topic]) -> impl Iterator<Item = TopicPartition> {
-        topics.iter().flat_map(|&topic| {
-            (0..PARTITIONS).map(move |partition| TopicPartition { topic, partition })
-        })
-    }
-
     fn settled(&self) -> bool {
         self.standing().is_empty()
     }
@@ -590,7 +589,7 @@ impl Schedule {
             .all(|it| it.kind != Kind::Ledger || it.stopped.is_some());
         match self.scene {
             Scene::Ledger => {
-                for at in Self::places(&INPUTS) {
+                for at in places(&INPUTS) {
                     if world.store.made_anew {
                         if !all_stopped {
                             open.push("a ledger worker has not stopped".to_owned());
@@ -606,7 +605,7 @@ impl Schedule {
                         ));
                     }
                 }
-                for at in Self::places(&OUTPUTS) {
+                for at in places(&OUTPUTS) {
                     let next = world.store.next_offset(Book::Sink, at).unwrap_or(-1);
                     if next < 0 || !world.committed(at, next, 1).0.is_empty() {
                         open.push(format!("sink {}/{} at {next}", at.topic, at.partition));
@@ -614,7 +613,7 @@ impl Schedule {
                 }
             }
             Scene::Stateless => {
-                for at in Self::places(&MIDDLE[..3]) {
+                for at in places(&MIDDLE[..3]) {
                     let next = world.group_committed("prepare", at).unwrap_or(0);
                     if !world.committed(at, next, 1).0.is_empty() {
                         open.push(format!("{}/{} at {next}", at.topic, at.partition));
@@ -968,6 +967,33 @@ impl Schedule {
             return Err(format!("{} dead letters, {letters} should be", dead.len()));
         }
         Ok(())
+    }
+
+    /// A schedule of the ledger without unreadable or unstorable records, so that what comes out is the same however
+    /// inputs of different topics interleave; with its records, as they arrive.
+    pub fn plain(seed: u64) -> (Self, Vec<Outgoing>) {
+        let mut it = (0..)
+            .map(|more| Self::new(seed + 1_000_000 * (more + 1), None, false))
+            .find(|it| it.scene == Scene::Ledger)
+            .expect("most are of the ledger");
+        it.anew_at = None;
+        it.arrivals.retain(|(_, record)| match LedgerInput::decode(&it.codec, record.topic, &record.value) {
+            Ok(Some(LedgerInput::Payment(payment))) => payment.currency == "EUR",
+            Ok(Some(_)) => true,
+            _ => false,
+        });
+        let records = it.arrivals.iter().rev().map(|(_, record)| record.clone()).collect();
+        (it, records)
+    }
+
+    /// Everything visible on the output topics.
+    pub fn visible(&self) -> Vec<LogRecord> {
+        let world = self.world.borrow();
+        OUTPUTS.iter().flat_map(|&topic| world.all_committed(topic)).collect()
+    }
+
+    pub fn codec(&self) -> Arc<Codec> {
+        Arc::clone(&self.codec)
     }
 
     pub fn describe(&self) -> String {
