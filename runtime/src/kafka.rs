@@ -173,8 +173,10 @@ impl ConsumerContext for Watch {
         list: &mut TopicPartitionList,
     ) {
         let seen = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // Assigned at the end and paused: nothing is read until `seek` says from where.
-            if let Err(error) = list.set_all_offsets(Offset::End) {
+            // Assigned at 0 and paused: nothing is read until `seek` says from where. A plain number, for a name
+            // (beginning, end, committed) makes the library ask the broker, and a seek that meets the question
+            // under way leaves the partition silent for good.
+            if let Err(error) = list.set_all_offsets(Offset::Offset(0)) {
                 tracing::warn!(code = ?error.rdkafka_error_code(), "cannot set offsets of an assignment");
             }
             if consumer
@@ -829,6 +831,8 @@ impl Log for KafkaLog {
             Duration::from_secs(1),
         ) {
             if Instant::now() > deadline {
+                // A partition that the library has given up on is not mended by asking again.
+                self.rejoin().await?;
                 return Err(failed("seek in", &error));
             }
             std::thread::sleep(Duration::from_millis(2));

@@ -321,3 +321,38 @@ async fn leaving_and_joining_again_makes_a_new_member_at_the_same_offset() {
         Ended::Stale(_)
     ));
 }
+
+#[tokio::test]
+async fn every_partition_is_read_soon_after_its_position_is_set() {
+    let Some(broker) = Broker::there("soon") else {
+        return;
+    };
+    let topics = [IN, OUT, Topic::OrdersNoted];
+    broker.create(&topics, 2).await;
+    let mut writer = broker.log("writer", "w", &[Topic::OrdersNoted]);
+    writer.renew_producer().await.expect("a producer");
+    let (_, meta) = assigned(&mut writer).await;
+    let many: Vec<Outgoing> = topics
+        .iter()
+        .flat_map(|&topic| (0..40).map(move |n| outgoing(topic, &format!("k{n}"), "v")))
+        .collect();
+    assert_eq!(writer.transact(&many, &[], &meta).await, Ended::Committed);
+    let mut slowest = Duration::ZERO;
+    for trial in 0..15 {
+        let mut log = broker.log(&format!("g{trial}"), "s", &topics);
+        let (ours, _) = assigned(&mut log).await;
+        let began = Instant::now();
+        for &at in &ours {
+            log.seek(at, 0).await.expect("seeks");
+        }
+        let sought = began.elapsed();
+        let records = read(&mut log, many.len()).await;
+        assert_eq!(records.len(), many.len(), "after {:?}", began.elapsed());
+        eprintln!(
+            "seeks took {sought:?}, all was read after {:?}",
+            began.elapsed()
+        );
+        slowest = slowest.max(began.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}

@@ -167,6 +167,10 @@ impl Servers {
             migrate_ledger(&self.postgres, &tables).await.map_err(|error| error.to_string())
         })?;
         let result = self.play(seed, &prefix, inputs, codec, counters);
+        if std::env::var_os("KEPT_AGREE_KEEP").is_some() {
+            eprintln!("kept: {prefix}");
+            return result;
+        }
         self.runtime.block_on(async {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let _ = admin.delete_topics(&names, &AdminOptions::new()).await;
