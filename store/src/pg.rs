@@ -76,11 +76,18 @@ pub enum StoreError {
     #[error("the address of postgres is not a URL that psql would take: {0}")]
     Address(String),
     #[error("postgres: {}", describe(.0))]
-    Postgres(#[from] tokio_postgres::Error),
+    Postgres(tokio_postgres::Error),
     #[error("postgres did not answer within {0} seconds")]
     Silent(u64),
     #[error("{0}")]
     Stop(String),
+}
+
+// By hand, for the message has the cause in it already.
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Postgres(error)
+    }
 }
 
 /// A statement waits at most this long for a lock. With the time-outs below it bounds how long a batch can hold up

@@ -50,30 +50,91 @@ statements! {
         timeline = "INSERT INTO timeline (order_id, seq, event, at, cause, detail)
                     SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::text[], $6::text[])
                     ON CONFLICT DO NOTHING RETURNING order_id, seq";
+        // What `moved` does, and the description: one write for an order that is new.
         accepted = "INSERT INTO order_rows AS o
-                        (order_id, revision, order_no, channel, channel_order_id, shop, account, placed_at,
-                         currency, total_minor, charges_minor, customer_ref, country, promised_at, ship_by, test,
-                         payment_method, quantity, ship_name, ship_company, ship_street, ship_postcode, ship_city,
-                         email, phone, updated_at)
+                        (order_id, reserved, shipped, cancelled, picked, fulfilments, released,
+                         backordered, whole_cancelled, payment_seq, payment_state, authorised_minor,
+                         captured_minor, refunded_minor, outcome_seq, outcome, updated_at, accepted_at,
+                         revision, order_no, channel, channel_order_id, shop, account, placed_at, currency,
+                         total_minor, charges_minor, customer_ref, country, promised_at, ship_by, test,
+                         payment_method, quantity, ship_name, ship_company, ship_street, ship_postcode,
+                         ship_city, email, phone)
                     SELECT * FROM unnest(
-                        $1::uuid[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[],
-                        $8::timestamptz[], $9::text[], $10::bigint[], $11::bigint[], $12::text[], $13::text[],
-                        $14::timestamptz[], $15::timestamptz[], $16::boolean[], $17::text[], $18::bigint[],
-                        $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[],
-                        $26::timestamptz[])
+                        $1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                        $7::boolean[], $8::boolean[], $9::boolean[], $10::bigint[], $11::text[],
+                        $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::text[],
+                        $17::timestamptz[], $18::timestamptz[], $19::int[], $20::bigint[], $21::text[],
+                        $22::text[], $23::text[], $24::text[], $25::timestamptz[], $26::text[],
+                        $27::bigint[], $28::bigint[], $29::text[], $30::text[], $31::timestamptz[],
+                        $32::timestamptz[], $33::boolean[], $34::text[], $35::bigint[], $36::text[],
+                        $37::text[], $38::text[], $39::text[], $40::text[], $41::text[], $42::text[])
                     ON CONFLICT (order_id) DO UPDATE SET
-                        revision = excluded.revision, order_no = excluded.order_no, channel = excluded.channel,
-                        channel_order_id = excluded.channel_order_id, shop = excluded.shop,
-                        account = excluded.account, placed_at = excluded.placed_at,
-                        currency = excluded.currency, total_minor = excluded.total_minor,
-                        charges_minor = excluded.charges_minor,
-                        customer_ref = excluded.customer_ref, country = excluded.country,
-                        promised_at = excluded.promised_at, ship_by = excluded.ship_by, test = excluded.test,
-                        payment_method = excluded.payment_method, quantity = excluded.quantity,
-                        ship_name = excluded.ship_name, ship_company = excluded.ship_company,
-                        ship_street = excluded.ship_street, ship_postcode = excluded.ship_postcode,
-                        ship_city = excluded.ship_city, email = excluded.email, phone = excluded.phone
-                    WHERE o.revision IS NULL OR o.revision < excluded.revision";
+                        reserved = o.reserved + excluded.reserved, shipped = o.shipped + excluded.shipped,
+                        cancelled = o.cancelled + excluded.cancelled, picked = o.picked + excluded.picked,
+                        fulfilments = o.fulfilments + excluded.fulfilments,
+                        released = o.released OR excluded.released, backordered = o.backordered OR excluded.backordered,
+                        whole_cancelled = o.whole_cancelled OR excluded.whole_cancelled,
+                        payment_seq = greatest(o.payment_seq, excluded.payment_seq),
+                        payment_state = CASE WHEN excluded.payment_seq > coalesce(o.payment_seq, 0)
+                            THEN excluded.payment_state ELSE o.payment_state END,
+                        authorised_minor = CASE WHEN excluded.payment_seq > coalesce(o.payment_seq, 0)
+                            THEN excluded.authorised_minor ELSE o.authorised_minor END,
+                        captured_minor = CASE WHEN excluded.payment_seq > coalesce(o.payment_seq, 0)
+                            THEN excluded.captured_minor ELSE o.captured_minor END,
+                        refunded_minor = CASE WHEN excluded.payment_seq > coalesce(o.payment_seq, 0)
+                            THEN excluded.refunded_minor ELSE o.refunded_minor END,
+                        outcome_seq = greatest(o.outcome_seq, excluded.outcome_seq),
+                        outcome = CASE WHEN excluded.outcome_seq > coalesce(o.outcome_seq, 0)
+                            THEN excluded.outcome ELSE o.outcome END,
+                        updated_at = greatest(o.updated_at, excluded.updated_at),
+                        accepted_at = least(o.accepted_at, excluded.accepted_at),
+                        revision = greatest(o.revision, excluded.revision),
+                        order_no = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.order_no ELSE o.order_no END,
+                        channel = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.channel ELSE o.channel END,
+                        channel_order_id = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.channel_order_id ELSE o.channel_order_id END,
+                        shop = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.shop ELSE o.shop END,
+                        account = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.account ELSE o.account END,
+                        placed_at = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.placed_at ELSE o.placed_at END,
+                        currency = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.currency ELSE o.currency END,
+                        total_minor = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.total_minor ELSE o.total_minor END,
+                        charges_minor = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.charges_minor ELSE o.charges_minor END,
+                        customer_ref = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.customer_ref ELSE o.customer_ref END,
+                        country = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.country ELSE o.country END,
+                        promised_at = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.promised_at ELSE o.promised_at END,
+                        ship_by = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.ship_by ELSE o.ship_by END,
+                        test = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.test ELSE o.test END,
+                        payment_method = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.payment_method ELSE o.payment_method END,
+                        quantity = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.quantity ELSE o.quantity END,
+                        ship_name = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.ship_name ELSE o.ship_name END,
+                        ship_company = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.ship_company ELSE o.ship_company END,
+                        ship_street = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.ship_street ELSE o.ship_street END,
+                        ship_postcode = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.ship_postcode ELSE o.ship_postcode END,
+                        ship_city = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.ship_city ELSE o.ship_city END,
+                        email = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.email ELSE o.email END,
+                        phone = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                            THEN excluded.phone ELSE o.phone END";
         moved = "INSERT INTO order_rows AS o
                      (order_id, reserved, shipped, cancelled, picked, fulfilments, released, backordered,
                       whole_cancelled, payment_seq, payment_state, authorised_minor, captured_minor, refunded_minor,
@@ -508,7 +569,11 @@ impl PgSinkTxn<'_> {
         let orders = entries!(changes.orders);
         let accepted: Vec<_> = orders
             .iter()
-            .filter_map(|(id, order)| Some((*id, order.accepted?)))
+            .filter_map(|(id, order)| Some((*id, *order, order.accepted?)))
+            .collect();
+        let moved: Vec<_> = orders
+            .into_iter()
+            .filter(|(_, order)| order.accepted.is_none())
             .collect();
         let lines = entries!(changes.lines);
         let charges = entries!(changes.charges);
@@ -525,56 +590,72 @@ impl PgSinkTxn<'_> {
         tokio::try_join!(
             biased;
             written!(txn, &statements.accepted, accepted, &[
-                &col(&accepted, |(id, _)| id.0),
-                &col(&accepted, |(_, it)| it.revision),
-                &col(&accepted, |(_, it)| it.order_no),
-                &col(&accepted, |(_, it)| it.order.channel.as_str()),
-                &col(&accepted, |(_, it)| it.order.channel_order_id.as_str()),
-                &col(&accepted, |(_, it)| it.order.shop.as_str()),
-                &col(&accepted, |(_, it)| it.order.account.as_str()),
-                &col(&accepted, |(_, it)| At(it.order.placed_at)),
-                &col(&accepted, |(_, it)| it.order.currency.as_str()),
-                &col(&accepted, |(_, it)| it.order.total_minor),
-                &col(&accepted, |(_, it)| sum(it.order.charges.iter().map(|charge| charge.amount_minor))),
-                &col(&accepted, |(_, it)| it.order.customer_ref.as_deref()),
-                &col(&accepted, |(_, it)| it.order.country.as_str()),
-                &col(&accepted, |(_, it)| {
+                &col(&accepted, |(id, ..)| id.0),
+                &col(&accepted, |(_, it, _)| it.reserved),
+                &col(&accepted, |(_, it, _)| it.shipped),
+                &col(&accepted, |(_, it, _)| it.cancelled),
+                &col(&accepted, |(_, it, _)| it.picked),
+                &col(&accepted, |(_, it, _)| it.fulfilments),
+                &col(&accepted, |(_, it, _)| it.released),
+                &col(&accepted, |(_, it, _)| it.backordered),
+                &col(&accepted, |(_, it, _)| it.whole_cancelled),
+                &col(&accepted, |(_, it, _)| it.paid.map(|paid| paid.seq)),
+                &col(&accepted, |(_, it, _)| it.paid.map(|paid| paid.state.as_str())),
+                &col(&accepted, |(_, it, _)| it.paid.map(|paid| paid.authorised_minor)),
+                &col(&accepted, |(_, it, _)| it.paid.map(|paid| paid.captured_minor)),
+                &col(&accepted, |(_, it, _)| it.paid.map(|paid| paid.refunded_minor)),
+                &col(&accepted, |(_, it, _)| it.outcome.map(|(seq, _)| seq)),
+                &col(&accepted, |(_, it, _)| it.outcome.map(|(_, outcome)| outcome)),
+                &col(&accepted, |(_, it, _)| At(it.updated_at)),
+                &col(&accepted, |(_, it, _)| it.accepted_at.map(At)),
+                &col(&accepted, |(.., it)| it.revision),
+                &col(&accepted, |(.., it)| it.order_no),
+                &col(&accepted, |(.., it)| it.order.channel.as_str()),
+                &col(&accepted, |(.., it)| it.order.channel_order_id.as_str()),
+                &col(&accepted, |(.., it)| it.order.shop.as_str()),
+                &col(&accepted, |(.., it)| it.order.account.as_str()),
+                &col(&accepted, |(.., it)| At(it.order.placed_at)),
+                &col(&accepted, |(.., it)| it.order.currency.as_str()),
+                &col(&accepted, |(.., it)| it.order.total_minor),
+                &col(&accepted, |(.., it)| sum(it.order.charges.iter().map(|charge| charge.amount_minor))),
+                &col(&accepted, |(.., it)| it.order.customer_ref.as_deref()),
+                &col(&accepted, |(.., it)| it.order.country.as_str()),
+                &col(&accepted, |(.., it)| {
                     it.order.delivery.promised_at.or(it.order.lines.iter().filter_map(|line| line.promised_at).max()).map(At)
                 }),
-                &col(&accepted, |(_, it)| {
+                &col(&accepted, |(.., it)| {
                     it.order.delivery.ship_by.or(it.order.lines.iter().filter_map(|line| line.ship_by).min()).map(At)
                 }),
-                &col(&accepted, |(_, it)| it.order.test),
-                &col(&accepted, |(_, it)| it.order.payment.method.as_str()),
-                &col(&accepted, |(_, it)| sum(it.order.lines.iter().map(|line| line.quantity))),
-                &col(&accepted, |(_, it)| said(&it.party.ship_to.name)),
-                &col(&accepted, |(_, it)| it.party.ship_to.company.as_deref()),
-                &col(&accepted, |(_, it)| street(&it.party.ship_to)),
-                &col(&accepted, |(_, it)| said(&it.party.ship_to.postcode)),
-                &col(&accepted, |(_, it)| said(&it.party.ship_to.city)),
-                &col(&accepted, |(_, it)| it.party.email.as_deref()),
-                &col(&accepted, |(_, it)| it.party.phone.as_deref()),
-                &col(&accepted, |(_, it)| At(it.at)),
+                &col(&accepted, |(.., it)| it.order.test),
+                &col(&accepted, |(.., it)| it.order.payment.method.as_str()),
+                &col(&accepted, |(.., it)| sum(it.order.lines.iter().map(|line| line.quantity))),
+                &col(&accepted, |(.., it)| said(&it.party.ship_to.name)),
+                &col(&accepted, |(.., it)| it.party.ship_to.company.as_deref()),
+                &col(&accepted, |(.., it)| street(&it.party.ship_to)),
+                &col(&accepted, |(.., it)| said(&it.party.ship_to.postcode)),
+                &col(&accepted, |(.., it)| said(&it.party.ship_to.city)),
+                &col(&accepted, |(.., it)| it.party.email.as_deref()),
+                &col(&accepted, |(.., it)| it.party.phone.as_deref()),
             ]),
-            written!(txn, &statements.moved, orders, &[
-                &col(&orders, |(id, _)| id.0),
-                &col(&orders, |(_, it)| it.reserved),
-                &col(&orders, |(_, it)| it.shipped),
-                &col(&orders, |(_, it)| it.cancelled),
-                &col(&orders, |(_, it)| it.picked),
-                &col(&orders, |(_, it)| it.fulfilments),
-                &col(&orders, |(_, it)| it.released),
-                &col(&orders, |(_, it)| it.backordered),
-                &col(&orders, |(_, it)| it.whole_cancelled),
-                &col(&orders, |(_, it)| it.paid.map(|paid| paid.seq)),
-                &col(&orders, |(_, it)| it.paid.map(|paid| paid.state.as_str())),
-                &col(&orders, |(_, it)| it.paid.map(|paid| paid.authorised_minor)),
-                &col(&orders, |(_, it)| it.paid.map(|paid| paid.captured_minor)),
-                &col(&orders, |(_, it)| it.paid.map(|paid| paid.refunded_minor)),
-                &col(&orders, |(_, it)| it.outcome.map(|(seq, _)| seq)),
-                &col(&orders, |(_, it)| it.outcome.map(|(_, outcome)| outcome)),
-                &col(&orders, |(_, it)| At(it.updated_at)),
-                &col(&orders, |(_, it)| it.accepted_at.map(At)),
+            written!(txn, &statements.moved, moved, &[
+                &col(&moved, |(id, _)| id.0),
+                &col(&moved, |(_, it)| it.reserved),
+                &col(&moved, |(_, it)| it.shipped),
+                &col(&moved, |(_, it)| it.cancelled),
+                &col(&moved, |(_, it)| it.picked),
+                &col(&moved, |(_, it)| it.fulfilments),
+                &col(&moved, |(_, it)| it.released),
+                &col(&moved, |(_, it)| it.backordered),
+                &col(&moved, |(_, it)| it.whole_cancelled),
+                &col(&moved, |(_, it)| it.paid.map(|paid| paid.seq)),
+                &col(&moved, |(_, it)| it.paid.map(|paid| paid.state.as_str())),
+                &col(&moved, |(_, it)| it.paid.map(|paid| paid.authorised_minor)),
+                &col(&moved, |(_, it)| it.paid.map(|paid| paid.captured_minor)),
+                &col(&moved, |(_, it)| it.paid.map(|paid| paid.refunded_minor)),
+                &col(&moved, |(_, it)| it.outcome.map(|(seq, _)| seq)),
+                &col(&moved, |(_, it)| it.outcome.map(|(_, outcome)| outcome)),
+                &col(&moved, |(_, it)| At(it.updated_at)),
+                &col(&moved, |(_, it)| it.accepted_at.map(At)),
             ]),
             written!(txn, &statements.lines, lines, &[
                 &col(&lines, |((id, _), _)| id.0),
