@@ -315,6 +315,9 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
 
     /// One round: mend what needs mending, then one batch.
     async fn turn(&mut self) -> Result<(), Trouble> {
+        self.counters
+            .gauges
+            .turn(self.state.parts.len(), self.ready());
         if self.state.need_connection {
             self.ledger.reconnect().await?;
             add(&self.counters.reconnects, 1);
@@ -881,7 +884,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             Err((position, why)) => return Ok(Tried::AtFault(position, why)),
             Ok(folded) => folded,
         };
-        check_beside(&facts.map_err(Trouble::from)?, &state.parts)?;
+        let facts = facts.map_err(Trouble::from)?;
+        check_beside(&facts, &state.parts)?;
         let outgoing = folded
             .written
             .events
@@ -892,6 +896,11 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         txn.commit().await?;
         time(&counters.store_micros, began);
         folded.tally.count(counters);
+        let next = |at| moves.iter().find(|it| it.at == at).map(|it| it.to_offset);
+        counters.gauges.behind(&facts, next);
+        counters
+            .gauges
+            .done(slice.iter().map(|it| it.record.timestamp));
         Ok(Tried::Done(Decided {
             rows: outgoing,
             moves,

@@ -8,4 +8,5 @@ pub mod log;
 pub mod schemas;
 pub mod sink_step;
 pub mod stateless;
+pub mod threads;
 pub mod timers;

@@ -124,6 +124,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
     }
 
     async fn turn(&mut self) -> Result<(), Trouble> {
+        self.counters.gauges.turn(self.parts.len(), self.ready());
         if self.need_connection {
             self.sink.reconnect().await?;
             add(&self.counters.reconnects, 1);
@@ -397,12 +398,12 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         // The question for the topic's id goes beside the work; its answer is awaited before the commit.
         let (txn, facts) = tokio::join!(work, log.topic_facts(&asked, Ask::Beside));
         let txn = txn?;
-        check(
-            &facts.map_err(Trouble::from).map_err(Failed::Trouble)?,
-            parts,
-        )
-        .map_err(Failed::Trouble)?;
+        let facts = facts.map_err(Trouble::from).map_err(Failed::Trouble)?;
+        check(&facts, parts).map_err(Failed::Trouble)?;
         txn.commit().await?;
+        let next = |at| moves.iter().find(|it| it.at == at).map(|it| it.to_offset);
+        counters.gauges.behind(&facts, next);
+        counters.gauges.done(records.iter().map(|it| it.timestamp));
         time(&counters.store_micros, began);
         Ok(moves)
     }

@@ -280,6 +280,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     }
 
     async fn turn(&mut self) -> Result<(), Trouble> {
+        self.counters
+            .gauges
+            .turn(self.state.parts.len(), self.ready());
         if self.state.need_connection {
             self.places.reconnect_places().await?;
             add(&self.counters.reconnects, 1);
@@ -532,8 +535,14 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let (facts, outgoing) = tokio::join!(log.topic_facts(&asked, Ask::Beside), decide);
         let outgoing = outgoing?;
         time(&self.counters.decide_micros, began);
-        self.check(&facts?)?;
+        let facts = facts?;
+        self.check(&facts)?;
         self.transact(&outgoing, &offsets).await?;
+        let next = |at| offsets.iter().find(|it| it.0 == at).map(|it| it.1);
+        self.counters.gauges.behind(&facts, next);
+        self.counters
+            .gauges
+            .done(records.iter().map(|it| it.timestamp));
         add(&self.counters.batches, 1);
         add(&self.counters.records, records.len());
         add(&self.counters.events, outgoing.len());

@@ -122,7 +122,9 @@ fn every_broken_engine_is_caught() {
 #[test]
 fn the_model_and_real_servers_agree() {
     quiet();
-    let Some(servers) = real::Servers::there() else { return };
+    let Some(servers) = real::Servers::there() else {
+        return;
+    };
     let counters = std::sync::Arc::default();
     let began = Instant::now();
     let schedules = number("KEPT_AGREE_SCHEDULES").unwrap_or(4);
@@ -133,14 +135,27 @@ fn the_model_and_real_servers_agree() {
             panic!("model, {}: {wrong}", schedule.describe());
         }
         let codec = schedule.codec();
-        let model = real::signature(&codec, &schedule.visible()).expect("the model's output can be read");
+        let model =
+            real::signature(&codec, &schedule.visible()).expect("the model's output can be read");
         let visible = servers.run(seed, inputs, &codec, &counters);
-        let visible = visible.unwrap_or_else(|wrong| panic!("real servers, KEPT_AGREE_SEED={seed}: {wrong}"));
+        let visible =
+            visible.unwrap_or_else(|wrong| panic!("real servers, KEPT_AGREE_SEED={seed}: {wrong}"));
         let real = real::signature(&codec, &visible);
         let same = real.as_ref() == Ok(&model);
-        assert!(same, "KEPT_AGREE_SEED={seed}: the model gives\n{model:?}\nreal servers\n{real:?}");
+        assert!(
+            same,
+            "KEPT_AGREE_SEED={seed}: the model gives\n{model:?}\nreal servers\n{real:?}"
+        );
     }
     let counters: &kept_runtime::counters::Counters = &counters;
-    let acted: Vec<_> = counters.all().into_iter().filter(|(.., n)| *n > 0).map(|(name, _, n)| (name, n)).collect();
-    eprintln!("{schedules} schedules agree after {:?}: {acted:?}", began.elapsed());
+    let acted: Vec<_> = counters
+        .all()
+        .into_iter()
+        .filter(|(.., n)| *n > 0)
+        .map(|(name, _, n)| (name, n))
+        .collect();
+    eprintln!(
+        "{schedules} schedules agree after {:?}: {acted:?}",
+        began.elapsed()
+    );
 }

@@ -114,7 +114,9 @@ thread_local! {
 
 /// Every partition of some topics.
 pub fn places(topics: &[Topic]) -> impl Iterator<Item = TopicPartition> {
-    topics.iter().flat_map(|&topic| (0..PARTITIONS).map(move |partition| TopicPartition { topic, partition }))
+    topics.iter().flat_map(|&topic| {
+        (0..PARTITIONS).map(move |partition| TopicPartition { topic, partition })
+    })
 }
 
 impl Schedule {
@@ -447,8 +449,8 @@ impl Schedule {
             let (at, offset) = world.put(record);
             world.say(|| format!("arrived {}/{}/{offset}", at.topic, at.partition));
         }
-        let worked_on = places(&INPUTS[..1])
-            .all(|at| world.store.next_offset(Book::Ledger, at).is_some());
+        let worked_on =
+            places(&INPUTS[..1]).all(|at| world.store.next_offset(Book::Ledger, at).is_some());
         if self.anew_at.is_some_and(|at| at <= now) && !worked_on {
             self.anew_at = Some(now + 500);
         }
@@ -977,19 +979,29 @@ impl Schedule {
             .find(|it| it.scene == Scene::Ledger)
             .expect("most are of the ledger");
         it.anew_at = None;
-        it.arrivals.retain(|(_, record)| match LedgerInput::decode(&it.codec, record.topic, &record.value) {
-            Ok(Some(LedgerInput::Payment(payment))) => payment.currency == "EUR",
-            Ok(Some(_)) => true,
-            _ => false,
+        it.arrivals.retain(|(_, record)| {
+            match LedgerInput::decode(&it.codec, record.topic, &record.value) {
+                Ok(Some(LedgerInput::Payment(payment))) => payment.currency == "EUR",
+                Ok(Some(_)) => true,
+                _ => false,
+            }
         });
-        let records = it.arrivals.iter().rev().map(|(_, record)| record.clone()).collect();
+        let records = it
+            .arrivals
+            .iter()
+            .rev()
+            .map(|(_, record)| record.clone())
+            .collect();
         (it, records)
     }
 
     /// Everything visible on the output topics.
     pub fn visible(&self) -> Vec<LogRecord> {
         let world = self.world.borrow();
-        OUTPUTS.iter().flat_map(|&topic| world.all_committed(topic)).collect()
+        OUTPUTS
+            .iter()
+            .flat_map(|&topic| world.all_committed(topic))
+            .collect()
     }
 
     pub fn codec(&self) -> Arc<Codec> {
