@@ -662,6 +662,8 @@ impl Log for KafkaLog {
         if let Some(error) = self.pending.take() {
             return Err(error);
         }
+        // The client blocks, so an idle driver would never give way to whoever wants to cancel it.
+        tokio::task::yield_now().await;
         let mut records: Vec<LogRecord> = Vec::new();
         let mut until = Instant::now() + wait;
         loop {

@@ -141,6 +141,10 @@ fn the_model_and_real_servers_agree() {
         let visible =
             visible.unwrap_or_else(|wrong| panic!("real servers, KEPT_AGREE_SEED={seed}: {wrong}"));
         let real = real::signature(&codec, &visible);
+        eprintln!(
+            "schedule {seed} played on real servers, {:?} since the start",
+            began.elapsed()
+        );
         let same = real.as_ref() == Ok(&model);
         assert!(
             same,
