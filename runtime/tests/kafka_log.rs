@@ -338,7 +338,7 @@ async fn every_partition_is_read_soon_after_its_position_is_set() {
         .collect();
     assert_eq!(writer.transact(&many, &[], &meta).await, Ended::Committed);
     let mut slowest = Duration::ZERO;
-    for trial in 0..15 {
+    for trial in 0..20 {
         let mut log = broker.log(&format!("g{trial}"), "s", &topics);
         let (ours, _) = assigned(&mut log).await;
         let began = Instant::now();

@@ -367,6 +367,16 @@ impl Servers {
         let mut reader =
             KafkaLog::new(self.settings(prefix, "reader", "-", &OUTPUTS)).map_err(said)?;
         let mut visible = Vec::new();
+        // Until every partition is read to its last record: a marker may follow that one, nothing else.
+        let mut ends = BTreeMap::new();
+        for at in crate::schedule::places(&OUTPUTS) {
+            let name = format!("{prefix}.{}", at.topic);
+            let (_, end) = group
+                .fetch_watermarks(&name, at.partition, Duration::from_secs(5))
+                .map_err(|error| error.to_string())?;
+            ends.insert(at, end);
+        }
+        let until = Instant::now() + Duration::from_secs(20);
         let mut quiet = 0;
         while quiet < 8 {
             let polled = reader
@@ -378,16 +388,24 @@ impl Servers {
                     for at in ours {
                         reader.seek(at, 0).await.map_err(said)?;
                     }
-                    quiet = 0;
                     visible.clear();
                 }
             }
-            quiet = if polled.records.is_empty() && polled.meta.is_some() {
+            visible.extend(polled.records);
+            let read = ends
+                .iter()
+                .all(|(at, end)| *end == 0 || visible.iter().any(|it: &LogRecord| it.at == *at));
+            quiet = if read && polled.meta.is_some() {
                 quiet + 1
             } else {
                 0
             };
-            visible.extend(polled.records);
+            if Instant::now() > until {
+                return Err(format!(
+                    "the reader got {} records and no more; ends are {ends:?}",
+                    visible.len()
+                ));
+            }
         }
         Ok(visible)
     }
