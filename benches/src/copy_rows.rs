@@ -8,13 +8,7 @@ use tokio_postgres::Client;
 
 /// Copies `rows` (each already in COPY's text form, without a newline) into `table` in batches of `batch`, one
 /// transaction each; returns seconds.
-pub async fn copy(
-    client: &mut Client,
-    table: &str,
-    columns: &str,
-    rows: &[String],
-    batch: usize,
-) -> Result<f64> {
+pub async fn copy(client: &mut Client, table: &str, columns: &str, rows: &[String], batch: usize) -> Result<f64> {
     let begun = Instant::now();
     for part in rows.chunks(batch.max(1)) {
         let transaction = client.transaction().await.context("begin")?;

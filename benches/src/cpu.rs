@@ -24,10 +24,7 @@ pub fn of(pid: u32) -> Option<Usage> {
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|text| text.parse().ok())
         .unwrap_or(0);
-    Some(Usage {
-        cpu_seconds: ticks / ticks_per_second(),
-        peak_bytes: peak_kib * 1024,
-    })
+    Some(Usage { cpu_seconds: ticks / ticks_per_second(), peak_bytes: peak_kib * 1024 })
 }
 
 fn ticks_per_second() -> f64 {

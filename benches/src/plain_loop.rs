@@ -66,9 +66,7 @@ pub fn run<T: Record>(plan: &Plan, work: Work, codec: &Codec) -> Result<Run> {
         .set("retry.backoff.ms", "10")
         .create()
         .context("producer")?;
-    producer
-        .init_transactions(Duration::from_secs(20))
-        .context("init transactions")?;
+    producer.init_transactions(Duration::from_secs(20)).context("init transactions")?;
     consumer.subscribe(&[&plan.input]).context("subscribe")?;
 
     let mut done = 0;
@@ -76,10 +74,7 @@ pub fn run<T: Record>(plan: &Plan, work: Work, codec: &Codec) -> Result<Run> {
     let give_up = Instant::now() + Duration::from_secs(300);
     while done < plan.records {
         if Instant::now() > give_up {
-            bail!(
-                "the loop passed on {done} of {} records in 300 s",
-                plan.records
-            );
+            bail!("the loop passed on {done} of {} records in 300 s", plan.records);
         }
         let mut batch = Vec::with_capacity(plan.batch);
         let until = Instant::now() + plan.linger;
@@ -105,9 +100,7 @@ pub fn run<T: Record>(plan: &Plan, work: Work, codec: &Codec) -> Result<Run> {
                     codec.encode(&record)?.bytes()
                 }
             };
-            let mut record = BaseRecord::to(&plan.output)
-                .key(message.key().unwrap_or_default())
-                .payload(&out);
+            let mut record = BaseRecord::to(&plan.output).key(message.key().unwrap_or_default()).payload(&out);
             while let Err((error, back)) = producer.send(record) {
                 if error.rdkafka_error_code() != Some(rdkafka::types::RDKafkaErrorCode::QueueFull) {
                     return Err(error).context("send");
@@ -129,18 +122,11 @@ pub fn run<T: Record>(plan: &Plan, work: Work, codec: &Codec) -> Result<Run> {
             std::thread::sleep(Duration::from_millis(1));
         }
         let group = consumer.group_metadata().context("group metadata")?;
-        producer
-            .send_offsets_to_transaction(&offsets, &group, Duration::from_secs(10))
-            .context("offsets")?;
-        producer
-            .commit_transaction(Duration::from_secs(10))
-            .context("commit")?;
+        producer.send_offsets_to_transaction(&offsets, &group, Duration::from_secs(10)).context("offsets")?;
+        producer.commit_transaction(Duration::from_secs(10)).context("commit")?;
         done += batch.len();
         if done >= plan.records {
-            return Ok(Run {
-                records: done,
-                seconds: begun.elapsed().as_secs_f64(),
-            });
+            return Ok(Run { records: done, seconds: begun.elapsed().as_secs_f64() });
         }
     }
     bail!("nothing to pass on")

@@ -24,14 +24,7 @@ pub struct Row {
 
 impl Row {
     /// Compares runs of a thing with runs of its baseline.
-    pub fn ratio(
-        name: &str,
-        unit: &str,
-        runs: &[f64],
-        baseline: &[f64],
-        goal: Option<f64>,
-        config: String,
-    ) -> Self {
+    pub fn ratio(name: &str, unit: &str, runs: &[f64], baseline: &[f64], goal: Option<f64>, config: String) -> Self {
         let (value, base) = (median(runs), median(baseline));
         Self {
             name: name.into(),
@@ -76,10 +69,7 @@ pub fn median(runs: &[f64]) -> f64 {
 }
 
 fn spread(runs: &[f64]) -> (f64, f64) {
-    runs.iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &run| {
-            (low.min(run), high.max(run))
-        })
+    runs.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &run| (low.min(run), high.max(run)))
 }
 
 #[cfg(test)]

@@ -49,11 +49,9 @@ async fn overview(State(console): State<Arc<Console>>) -> Response {
 async fn order(State(console): State<Arc<Console>>, Path(asked): Path<String>) -> Response {
     match pages::order(&console.client, &console.schema, &asked).await {
         Ok(Some(found)) => page(&format!("Order {}", found.number), &order_html(&found)),
-        Ok(None) => (
-            StatusCode::NOT_FOUND,
-            page("Not found", "<p>No order has this id or number (yet).</p>"),
-        )
-            .into_response(),
+        Ok(None) => {
+            (StatusCode::NOT_FOUND, page("Not found", "<p>No order has this id or number (yet).</p>")).into_response()
+        }
         Err(error) => unavailable(&error),
     }
 }
@@ -62,29 +60,18 @@ fn unavailable(error: &tokio_postgres::Error) -> Response {
     tracing::warn!(%error, "the read model does not answer");
     (
         StatusCode::SERVICE_UNAVAILABLE,
-        page(
-            "Not available",
-            "<p>The read model does not answer; try again shortly.</p>",
-        ),
+        page("Not available", "<p>The read model does not answer; try again shortly.</p>"),
     )
         .into_response()
 }
 
 fn overview_html(found: &pages::Overview, now: SystemTime) -> String {
     let counts = |rows: &[pages::Count]| {
-        table(
-            &["", "orders"],
-            rows.iter()
-                .map(|row| vec![escape(&row.name.replace('_', " ")), row.count.to_string()]),
-        )
+        table(&["", "orders"], rows.iter().map(|row| vec![escape(&row.name.replace('_', " ")), row.count.to_string()]))
     };
     let waiting = found.waiting.iter().map(|row| {
         vec![
-            format!(
-                "<a href=\"/orders/{}\">{}</a>",
-                path_segment(&row.order_id),
-                escape(&row.number)
-            ),
+            format!("<a href=\"/orders/{}\">{}</a>", path_segment(&row.order_id), escape(&row.number)),
             escape(&row.channel),
             escape(&row.reason.replace('_', " ")),
             escape(&row.detail),
@@ -99,10 +86,7 @@ fn overview_html(found: &pages::Overview, now: SystemTime) -> String {
         counts(&found.holds),
         found.overdue,
         found.dead_letters,
-        table(
-            &["order", "channel", "why it waits", "evidence", "due"],
-            waiting
-        )
+        table(&["order", "channel", "why it waits", "evidence", "due"], waiting)
     )
 }
 
@@ -116,19 +100,12 @@ fn due(at: SystemTime, now: SystemTime) -> String {
         3_600..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
     };
-    if late {
-        format!("<b>{span} late</b>")
-    } else {
-        format!("in {span}")
-    }
+    if late { format!("<b>{span} late</b>") } else { format!("in {span}") }
 }
 
 fn order_html(found: &pages::OrderPage) -> String {
     let rows = |cells: &[Vec<String>]| -> Vec<Vec<String>> {
-        cells
-            .iter()
-            .map(|row| row.iter().map(|cell| escape(cell)).collect())
-            .collect()
+        cells.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect()
     };
     format!(
         "<p>{} · <b>{}</b> · {} {} · <code>{}</code></p><h2>Lines</h2>{}<h2>Holds</h2>{}<h2>Shipments</h2>{}<h2>What happened</h2>{}",
@@ -138,26 +115,11 @@ fn order_html(found: &pages::OrderPage) -> String {
         escape(&found.currency),
         escape(&found.order_id),
         table(
-            &[
-                "line",
-                "SKU",
-                "ordered",
-                "unit price",
-                "reserved",
-                "short",
-                "shipped",
-                "cancelled"
-            ],
+            &["line", "SKU", "ordered", "unit price", "reserved", "short", "shipped", "cancelled"],
             rows(&found.lines)
         ),
-        table(
-            &["why", "evidence", "since", "due", "resolved", "how"],
-            rows(&found.holds)
-        ),
-        table(
-            &["shipment", "from", "carrier", "status", "left", "delivered"],
-            rows(&found.shipments)
-        ),
+        table(&["why", "evidence", "since", "due", "resolved", "how"], rows(&found.holds)),
+        table(&["shipment", "from", "carrier", "status", "left", "delivered"], rows(&found.shipments)),
         table(&["", "when", "event", "what"], rows(&found.timeline)),
     )
 }
@@ -165,24 +127,14 @@ fn order_html(found: &pages::OrderPage) -> String {
 /// Minor units as people write them; a currency without known decimals stays in minor units.
 fn amount(minor: i64, currency: &str) -> UnitPrice {
     let decimals = currency_decimals(currency).unwrap_or(0);
-    UnitPrice {
-        amount: minor,
-        scale: i32::try_from(decimals).unwrap_or(0),
-    }
+    UnitPrice { amount: minor, scale: i32::try_from(decimals).unwrap_or(0) }
 }
 
 /// A table of cells that are HTML already.
 fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let body: String = rows
         .into_iter()
-        .map(|row| {
-            format!(
-                "<tr>{}</tr>",
-                row.iter()
-                    .map(|cell| format!("<td>{cell}</td>"))
-                    .collect::<String>()
-            )
-        })
+        .map(|row| format!("<tr>{}</tr>", row.iter().map(|cell| format!("<td>{cell}</td>")).collect::<String>()))
         .collect();
     if body.is_empty() {
         return "<p>None.</p>".into();
@@ -200,16 +152,15 @@ fn page(title: &str, body: &str) -> Response {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <title>{}</title><style>{STYLE}</style></head><body><h1><a href=\"/\">Kept</a></h1>{}{body}</body></html>",
         escape(title),
-        if title == "Kept" {
-            String::new()
-        } else {
-            format!("<h2>{}</h2>", escape(title))
-        },
+        if title == "Kept" { String::new() } else { format!("<h2>{}</h2>", escape(title)) },
     );
     (
         [
             (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'"),
+            (
+                header::CONTENT_SECURITY_POLICY,
+                "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+            ),
             (header::CACHE_CONTROL, "no-store"),
         ],
         html,
@@ -237,9 +188,7 @@ fn escape(text: &str) -> String {
 fn path_segment(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                char::from(byte).to_string()
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
             other => format!("%{other:02X}"),
         })
         .collect()
@@ -264,13 +213,7 @@ mod tests {
     #[test]
     fn what_is_late_says_so() {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
-        assert_eq!(
-            due(now + std::time::Duration::from_secs(7_200), now),
-            "in 2 h"
-        );
-        assert_eq!(
-            due(now - std::time::Duration::from_secs(300), now),
-            "<b>5 min late</b>"
-        );
+        assert_eq!(due(now + std::time::Duration::from_secs(7_200), now), "in 2 h");
+        assert_eq!(due(now - std::time::Duration::from_secs(300), now), "<b>5 min late</b>");
     }
 }

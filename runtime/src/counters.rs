@@ -97,15 +97,10 @@ pub struct Gauges {
 impl Gauges {
     /// The driver begins a turn with so many partitions.
     pub fn turn(&self, partitions: usize, ready: usize) {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |it| it.as_micros());
-        self.turned_micros
-            .store(i64::try_from(now).unwrap_or(i64::MAX), Relaxed);
-        self.partitions
-            .store(i64::try_from(partitions).unwrap_or(i64::MAX), Relaxed);
-        self.ready
-            .store(i64::try_from(ready).unwrap_or(i64::MAX), Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_micros());
+        self.turned_micros.store(i64::try_from(now).unwrap_or(i64::MAX), Relaxed);
+        self.partitions.store(i64::try_from(partitions).unwrap_or(i64::MAX), Relaxed);
+        self.ready.store(i64::try_from(ready).unwrap_or(i64::MAX), Relaxed);
     }
 
     /// Records appended at these times are done.
@@ -133,8 +128,5 @@ pub fn add(counter: &AtomicU64, n: usize) {
 
 /// Adds the time since `from` to a counter of microseconds.
 pub fn time(counter: &AtomicU64, from: Instant) {
-    counter.fetch_add(
-        u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX),
-        Relaxed,
-    );
+    counter.fetch_add(u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
 }

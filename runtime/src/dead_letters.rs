@@ -50,14 +50,10 @@ pub fn row(
     reason: &str,
     at: Micros,
 ) -> Result<JournalRow, String> {
-    let wire =
-        encode(codec, letter(step, record, reason, at)).map_err(|error| error.to_string())?;
+    let wire = encode(codec, letter(step, record, reason, at)).map_err(|error| error.to_string())?;
     // Named after its place: two unreadable records under one event id are two dead letters.
     let place = Headers::default().id_or_place(record.at.topic, record.at.partition, record.offset);
-    let cause = &Cause {
-        event_id: place,
-        ..cause.clone()
-    };
+    let cause = &Cause { event_id: place, ..cause.clone() };
     Ok(JournalRow {
         journal_id: 0,
         topic: Topic::DeadLetters,
@@ -81,25 +77,15 @@ mod tests {
     fn a_record_at_the_size_limit_still_becomes_a_dead_letter() {
         let codec = offline();
         let record = LogRecord {
-            at: TopicPartition {
-                topic: Topic::OrdersValidated,
-                partition: 1,
-            },
+            at: TopicPartition { topic: Topic::OrdersValidated, partition: 1 },
             offset: 7,
             timestamp: Micros(0),
             key: None,
             value: Some(vec![9; MAX_RECORD_BYTES + 100_000]),
             headers: Default::default(),
         };
-        let wire = encode(
-            &codec,
-            letter("ledger", &record, "first byte is 9", Micros(1)),
-        )
-        .expect("it is cut to fit");
-        let read: DeadLetter = codec
-            .decode(&wire.bytes())
-            .expect("it reads")
-            .expect("known");
+        let wire = encode(&codec, letter("ledger", &record, "first byte is 9", Micros(1))).expect("it is cut to fit");
+        let read: DeadLetter = codec.decode(&wire.bytes()).expect("it reads").expect("known");
         assert_eq!(read.payload.map(|it| it.len()), Some(KEPT_BYTES));
         assert!(read.reason.starts_with("first byte is 9 (kept:"));
     }

@@ -123,10 +123,7 @@ impl ClientContext for Watch {
 
 fn log_line(client: &str, level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg
-        | RDKafkaLogLevel::Alert
-        | RDKafkaLogLevel::Critical
-        | RDKafkaLogLevel::Error => {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
             tracing::warn!(client, facility, "kafka client: {message}");
         }
         RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
@@ -147,11 +144,7 @@ fn member(consumer: &BaseConsumer<Watch>) -> Option<Member> {
         }
         let generation = sys::rd_kafka_consumer_group_metadata_generation_id(raw);
         let id = sys::rd_kafka_consumer_group_metadata_member_id(raw);
-        let id = if id.is_null() {
-            String::new()
-        } else {
-            CStr::from_ptr(id).to_string_lossy().into_owned()
-        };
+        let id = if id.is_null() { String::new() } else { CStr::from_ptr(id).to_string_lossy().into_owned() };
         sys::rd_kafka_consumer_group_metadata_destroy(raw);
         // Generation -1 and no member id would be taken by the broker as "no group", and never refused.
         (generation > 0 && !id.is_empty()).then_some(Member { generation, id })
@@ -159,19 +152,11 @@ fn member(consumer: &BaseConsumer<Watch>) -> Option<Member> {
 }
 
 fn partitions(list: &TopicPartitionList) -> Vec<(String, i32)> {
-    list.elements()
-        .iter()
-        .map(|it| (it.topic().to_owned(), it.partition()))
-        .collect()
+    list.elements().iter().map(|it| (it.topic().to_owned(), it.partition())).collect()
 }
 
 impl ConsumerContext for Watch {
-    fn rebalance(
-        &self,
-        consumer: &BaseConsumer<Self>,
-        err: RDKafkaRespErr,
-        list: &mut TopicPartitionList,
-    ) {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let seen = if err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
             // Assigned at 0 and paused: nothing is read until `seek` says from where. A plain number, for a name
             // (beginning, end, committed) makes the library ask the broker, and a seek that meets the question
@@ -179,11 +164,7 @@ impl ConsumerContext for Watch {
             if let Err(error) = list.set_all_offsets(Offset::Offset(0)) {
                 tracing::warn!(code = ?error.rdkafka_error_code(), "cannot set offsets of an assignment");
             }
-            if consumer
-                .assign(list)
-                .and_then(|()| consumer.pause(list))
-                .is_err()
-            {
+            if consumer.assign(list).and_then(|()| consumer.pause(list)).is_err() {
                 tracing::warn!("kafka client refused an assignment; it is treated as lost");
                 Seen::Lost(partitions(list))
             } else {
@@ -195,16 +176,9 @@ impl ConsumerContext for Watch {
             if consumer.unassign().is_err() {
                 tracing::warn!("kafka client refused to give partitions back");
             }
-            if lost {
-                Seen::Lost(partitions(list))
-            } else {
-                Seen::Revoked(partitions(list))
-            }
+            if lost { Seen::Lost(partitions(list)) } else { Seen::Revoked(partitions(list)) }
         };
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(seen);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     }
 
     fn main_queue_min_poll_interval(&self) -> rdkafka::util::Timeout {
@@ -225,9 +199,7 @@ impl Ends {
     /// librdkafka repeats a timed-out EndTxn by itself and then reports plain success; only its log tells.
     fn note(&self, facility: &str, message: &str) {
         let anomaly = match facility {
-            "ENDTXN" => {
-                message.contains("EndTxn returned") && !message.contains("EndTxn returned NO_ERROR")
-            }
+            "ENDTXN" => message.contains("EndTxn returned") && !message.contains("EndTxn returned NO_ERROR"),
             "REQTMOUT" => true,
             _ => false,
         };
@@ -257,11 +229,7 @@ impl ProducerContext for ProducerWatch {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
             let code = format!("{:?}", error.rdkafka_error_code());
-            self.0
-                .failed
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get_or_insert(code);
+            self.0.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(code);
         }
     }
 }
@@ -339,9 +307,7 @@ impl KafkaLog {
         let consumer = Arc::new(subscribe(&settings)?);
         let admin = client_config(&settings.brokers, &settings.properties)
             .create::<AdminClient<DefaultClientContext>>()
-            .map_err(|error| {
-                LogError::Stop(format!("kafka admin client cannot be made: {error}"))
-            })?;
+            .map_err(|error| LogError::Stop(format!("kafka admin client cannot be made: {error}")))?;
         Ok(Self {
             settings,
             consumer,
@@ -364,24 +330,13 @@ impl KafkaLog {
     fn known(&self, names: Vec<(String, i32)>) -> Vec<TopicPartition> {
         names
             .into_iter()
-            .filter_map(|(name, partition)| {
-                self.settings
-                    .topic(&name)
-                    .map(|topic| TopicPartition { topic, partition })
-            })
+            .filter_map(|(name, partition)| self.settings.topic(&name).map(|topic| TopicPartition { topic, partition }))
             .collect()
     }
 
     /// Takes over what the callbacks saw.
     fn changes(&mut self) -> Vec<Change> {
-        let seen = std::mem::take(
-            &mut *self
-                .consumer
-                .context()
-                .seen
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let seen = std::mem::take(&mut *self.consumer.context().seen.lock().unwrap_or_else(PoisonError::into_inner));
         let mut changes = Vec::with_capacity(seen.len());
         for it in seen {
             match it {
@@ -407,35 +362,20 @@ impl KafkaLog {
         changes
     }
 
-    fn send(
-        &self,
-        to: &Transactional,
-        outgoing: &[Outgoing],
-        deadline: Instant,
-    ) -> Result<(), String> {
-        let names: BTreeMap<Topic, String> = outgoing
-            .iter()
-            .map(|it| (it.topic, self.settings.name(it.topic)))
-            .collect();
+    fn send(&self, to: &Transactional, outgoing: &[Outgoing], deadline: Instant) -> Result<(), String> {
+        let names: BTreeMap<Topic, String> =
+            outgoing.iter().map(|it| (it.topic, self.settings.name(it.topic))).collect();
         for it in outgoing {
             let pairs = it.headers.pairs();
             let mut headers = OwnedHeaders::new_with_capacity(pairs.len());
             for (name, value) in &pairs {
-                headers = headers.insert(Header {
-                    key: name,
-                    value: Some(value.as_bytes()),
-                });
+                headers = headers.insert(Header { key: name, value: Some(value.as_bytes()) });
             }
-            let mut record = BaseRecord::to(&names[&it.topic])
-                .key(&it.key[..])
-                .payload(&it.value[..])
-                .headers(headers);
+            let mut record = BaseRecord::to(&names[&it.topic]).key(&it.key[..]).payload(&it.value[..]).headers(headers);
             loop {
                 match to.producer.send(record) {
                     Ok(()) => break,
-                    Err((error, back))
-                        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
-                    {
+                    Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                         if Instant::now() > deadline {
                             return Err("the producer's queue stayed full".into());
                         }
@@ -443,11 +383,7 @@ impl KafkaLog {
                         record = back;
                     }
                     Err((error, _)) => {
-                        return Err(format!(
-                            "record for {} refused: {:?}",
-                            it.topic,
-                            error.rdkafka_error_code()
-                        ));
+                        return Err(format!("record for {} refused: {:?}", it.topic, error.rdkafka_error_code()));
                     }
                 }
             }
@@ -460,13 +396,7 @@ impl KafkaLog {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
-        match to
-            .ends
-            .failed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        {
+        match to.ends.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             None => Ok(()),
             Some(code) => Err(format!("a record was not delivered: {code}")),
         }
@@ -480,12 +410,7 @@ impl KafkaLog {
         Ended::Aborted(why)
     }
 
-    fn run(
-        &self,
-        outgoing: &[Outgoing],
-        offsets: &[(TopicPartition, i64)],
-        meta: &Member,
-    ) -> Ended {
+    fn run(&self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Member) -> Ended {
         let Some(to) = &self.producer else {
             return Ended::Aborted("there is no producer yet".into());
         };
@@ -494,34 +419,19 @@ impl KafkaLog {
         }
         let deadline = Instant::now() + TRANSACTION_TIMEOUT;
         if let Err(error) = to.producer.begin_transaction() {
-            return Ended::Aborted(format!(
-                "transaction cannot begin: {:?}",
-                error.rdkafka_error_code()
-            ));
+            return Ended::Aborted(format!("transaction cannot begin: {:?}", error.rdkafka_error_code()));
         }
         if let Err(why) = self.send(to, outgoing, deadline) {
             return Self::abort(to, why);
         }
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (at, offset) in offsets {
-            if list
-                .add_partition_offset(
-                    &self.settings.name(at.topic),
-                    at.partition,
-                    Offset::Offset(*offset),
-                )
-                .is_err()
+            if list.add_partition_offset(&self.settings.name(at.topic), at.partition, Offset::Offset(*offset)).is_err()
             {
-                return Self::abort(
-                    to,
-                    format!("offset {offset} of {} is not an offset", at.topic),
-                );
+                return Self::abort(to, format!("offset {offset} of {} is not an offset", at.topic));
             }
         }
-        let (Ok(group), Ok(id)) = (
-            CString::new(self.settings.group.as_str()),
-            CString::new(meta.id.as_str()),
-        ) else {
+        let (Ok(group), Ok(id)) = (CString::new(self.settings.group.as_str()), CString::new(meta.id.as_str())) else {
             return Ended::Fatal("the group's name or our member id holds a zero byte".into());
         };
         loop {
@@ -547,10 +457,7 @@ impl KafkaLog {
                 Some(error) if error.retriable && Instant::now() < deadline => {}
                 Some(error) if error.stale() => {
                     Self::abort(to, String::new());
-                    return Ended::Stale(format!(
-                        "the group refused our offsets: {:?}",
-                        error.code
-                    ));
+                    return Ended::Stale(format!("the group refused our offsets: {:?}", error.code));
                 }
                 Some(error) if error.fenced() || error.fatal => {
                     return Ended::Fenced(format!("the producer was fenced: {:?}", error.code));
@@ -563,26 +470,16 @@ impl KafkaLog {
         loop {
             // No other time-out than "never", which is the transaction's own: the library loses its state otherwise.
             // Sound: the client outlives the call.
-            let error = unsafe {
-                TxnError::take(sys::rd_kafka_commit_transaction(
-                    to.producer.client().native_ptr(),
-                    -1,
-                ))
-            };
+            let error =
+                unsafe { TxnError::take(sys::rd_kafka_commit_transaction(to.producer.client().native_ptr(), -1)) };
             match error {
                 None => break,
                 Some(error) if error.retriable && Instant::now() < deadline => {}
                 Some(error) if error.fenced() => {
-                    return Ended::Fenced(format!(
-                        "the producer was fenced at its commit: {:?}",
-                        error.code
-                    ));
+                    return Ended::Fenced(format!("the producer was fenced at its commit: {:?}", error.code));
                 }
                 Some(error) => {
-                    return Ended::Ambiguous(format!(
-                        "end of transaction not known: {:?}",
-                        error.code
-                    ));
+                    return Ended::Ambiguous(format!("end of transaction not known: {:?}", error.code));
                 }
             }
         }
@@ -591,11 +488,7 @@ impl KafkaLog {
         while to.producer.in_flight_count() > 0 && Instant::now() < patience {
             std::thread::sleep(Duration::from_micros(200));
         }
-        if to.ends.recycle.load(Ordering::SeqCst) {
-            Ended::CommittedTwice
-        } else {
-            Ended::Committed
-        }
+        if to.ends.recycle.load(Ordering::SeqCst) { Ended::CommittedTwice } else { Ended::Committed }
     }
 }
 
@@ -608,15 +501,9 @@ fn subscribe(settings: &KafkaSettings) -> Result<BaseConsumer<Watch>, LogError> 
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("isolation.level", "read_committed")
-        .set(
-            "session.timeout.ms",
-            SESSION_TIMEOUT.as_millis().to_string(),
-        )
+        .set("session.timeout.ms", SESSION_TIMEOUT.as_millis().to_string())
         .set("heartbeat.interval.ms", "1000")
-        .set(
-            "max.poll.interval.ms",
-            POLL_INTERVAL.as_millis().to_string(),
-        )
+        .set("max.poll.interval.ms", POLL_INTERVAL.as_millis().to_string())
         .set("fetch.queue.backoff.ms", "5")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.max.bytes", "1048576")
@@ -624,32 +511,22 @@ fn subscribe(settings: &KafkaSettings) -> Result<BaseConsumer<Watch>, LogError> 
         .set("max.partition.fetch.bytes", "1048576")
         .set("queued.max.messages.kbytes", "2048")
         .set("queued.min.messages", "2000")
-        .create_with_context(Watch {
-            seen: Mutex::new(Vec::new()),
-        })
+        .create_with_context(Watch { seen: Mutex::new(Vec::new()) })
         .map_err(|error| LogError::Stop(format!("kafka consumer cannot be made: {error}")))?;
-    let names: Vec<String> = settings
-        .topics
-        .iter()
-        .map(|&topic| settings.name(topic))
-        .collect();
+    let names: Vec<String> = settings.topics.iter().map(|&topic| settings.name(topic)).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    consumer
-        .subscribe(&names)
-        .map_err(|error| LogError::Stop(format!("cannot subscribe: {error}")))?;
+    consumer.subscribe(&names).map_err(|error| LogError::Stop(format!("cannot subscribe: {error}")))?;
     Ok(consumer)
 }
 
 /// Drops a client on a thread of its own and waits a while: closing may hang when its broker is gone.
 fn drop_within<T: Send + 'static>(it: T, patience: Duration) {
     let (done, wait) = std::sync::mpsc::channel();
-    let spawned = std::thread::Builder::new()
-        .name("kafka-close".into())
-        .spawn(move || {
-            drop(it);
-            // Nobody waits any more when the patience is over; then there is nobody to tell.
-            let _ = done.send(());
-        });
+    let spawned = std::thread::Builder::new().name("kafka-close".into()).spawn(move || {
+        drop(it);
+        // Nobody waits any more when the patience is over; then there is nobody to tell.
+        let _ = done.send(());
+    });
     if spawned.is_ok() && wait.recv_timeout(patience).is_err() {
         tracing::info!("a kafka client takes its time to close; it is left to itself");
     }
@@ -699,18 +576,10 @@ impl Log for KafkaLog {
             }
             if !changes.is_empty() {
                 records.retain(|it| self.positions.get(&it.at).is_some_and(Option::is_some));
-                return Ok(Polled {
-                    changes,
-                    records,
-                    meta: self.member.clone(),
-                });
+                return Ok(Polled { changes, records, meta: self.member.clone() });
             }
             if records.len() >= max || Instant::now() >= until {
-                return Ok(Polled {
-                    changes,
-                    records,
-                    meta: self.member.clone(),
-                });
+                return Ok(Polled { changes, records, meta: self.member.clone() });
             }
         }
     }
@@ -723,10 +592,7 @@ impl Log for KafkaLog {
         // Under read_committed the broker answers only once no transaction over the offset is open.
         let deadline = Instant::now() + STABLE_TIMEOUT;
         loop {
-            let last = match self
-                .consumer
-                .committed_offsets(self.list(&[at]), REQUEST_TIMEOUT)
-            {
+            let last = match self.consumer.committed_offsets(self.list(&[at]), REQUEST_TIMEOUT) {
                 Ok(list) => match list.elements().first().map(|it| (it.error(), it.offset())) {
                     Some((Ok(()), Offset::Offset(offset))) => return Ok(Some(offset)),
                     Some((Ok(()), _)) => return Ok(None),
@@ -745,21 +611,11 @@ impl Log for KafkaLog {
         }
     }
 
-    async fn topic_facts(
-        &self,
-        at: &[TopicPartition],
-        ask: Ask,
-    ) -> Result<Vec<TopicFacts>, LogError> {
+    async fn topic_facts(&self, at: &[TopicPartition], ask: Ask) -> Result<Vec<TopicFacts>, LogError> {
         let topics: BTreeSet<Topic> = at.iter().map(|it| it.topic).collect();
-        let names: Vec<(Topic, String)> = topics
-            .into_iter()
-            .map(|topic| (topic, self.settings.name(topic)))
-            .collect();
+        let names: Vec<(Topic, String)> = topics.into_iter().map(|topic| (topic, self.settings.name(topic))).collect();
         let admin = Arc::clone(&self.admin);
-        let wanted: Vec<(TopicPartition, String)> = at
-            .iter()
-            .map(|&it| (it, self.settings.name(it.topic)))
-            .collect();
+        let wanted: Vec<(TopicPartition, String)> = at.iter().map(|&it| (it, self.settings.name(it.topic))).collect();
         let asked = wanted.clone();
         let (ids, asked) = tokio::task::spawn_blocking(move || {
             let ids = describe(&admin, &names)?;
@@ -768,17 +624,14 @@ impl Log for KafkaLog {
                 Ask::Anew => asked
                     .iter()
                     .map(|(at, name)| {
-                        admin
-                            .inner()
-                            .fetch_watermarks(name, at.partition, REQUEST_TIMEOUT)
-                            .map_err(|error| {
-                                LogError::Retry(format!(
-                                    "start and end of {}/{} cannot be read: {:?}",
-                                    at.topic,
-                                    at.partition,
-                                    error.rdkafka_error_code()
-                                ))
-                            })
+                        admin.inner().fetch_watermarks(name, at.partition, REQUEST_TIMEOUT).map_err(|error| {
+                            LogError::Retry(format!(
+                                "start and end of {}/{} cannot be read: {:?}",
+                                at.topic,
+                                at.partition,
+                                error.rdkafka_error_code()
+                            ))
+                        })
                     })
                     .collect::<Result<Vec<_>, _>>()?,
             };
@@ -794,16 +647,8 @@ impl Log for KafkaLog {
                     Ask::Anew => asked[position],
                     Ask::Beside => self.cached_marks(name, at.partition),
                 };
-                let topic_id = ids
-                    .get(&at.topic)
-                    .cloned()
-                    .ok_or_else(|| missing(at.topic))?;
-                Ok(TopicFacts {
-                    at: *at,
-                    topic_id,
-                    start,
-                    end,
-                })
+                let topic_id = ids.get(&at.topic).cloned().ok_or_else(|| missing(at.topic))?;
+                Ok(TopicFacts { at: *at, topic_id, start, end })
             })
             .collect()
     }
@@ -816,22 +661,12 @@ impl Log for KafkaLog {
         let list = self.list(&[at]);
         let name = self.settings.name(at.topic);
         let failed = |what: &str, error: &KafkaError| {
-            LogError::Retry(format!(
-                "cannot {what} {}/{}: {error}",
-                at.topic, at.partition
-            ))
+            LogError::Retry(format!("cannot {what} {}/{}: {error}", at.topic, at.partition))
         };
-        self.consumer
-            .pause(&list)
-            .map_err(|error| failed("pause", &error))?;
+        self.consumer.pause(&list).map_err(|error| failed("pause", &error))?;
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         // Right after an assignment the partition may not have started yet; then a seek is refused.
-        while let Err(error) = self.consumer.seek(
-            &name,
-            at.partition,
-            Offset::Offset(offset),
-            Duration::from_secs(1),
-        ) {
+        while let Err(error) = self.consumer.seek(&name, at.partition, Offset::Offset(offset), Duration::from_secs(1)) {
             if Instant::now() > deadline {
                 // A partition that the library has given up on is not mended by asking again.
                 self.rejoin().await?;
@@ -840,17 +675,10 @@ impl Log for KafkaLog {
             std::thread::sleep(Duration::from_millis(2));
         }
         self.positions.insert(at, Some(offset));
-        self.consumer
-            .resume(&list)
-            .map_err(|error| failed("resume", &error))
+        self.consumer.resume(&list).map_err(|error| failed("resume", &error))
     }
 
-    async fn transact(
-        &mut self,
-        outgoing: &[Outgoing],
-        offsets: &[(TopicPartition, i64)],
-        meta: &Member,
-    ) -> Ended {
+    async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Member) -> Ended {
         self.run(outgoing, offsets, meta)
     }
 
@@ -862,14 +690,8 @@ impl Log for KafkaLog {
         let producer: ThreadedProducer<ProducerWatch> =
             client_config(&self.settings.brokers, &self.settings.properties)
                 .set("transactional.id", &self.settings.transactional_id)
-                .set(
-                    "transaction.timeout.ms",
-                    TRANSACTION_TIMEOUT.as_millis().to_string(),
-                )
-                .set(
-                    "message.timeout.ms",
-                    TRANSACTION_TIMEOUT.as_millis().to_string(),
-                )
+                .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+                .set("message.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
                 .set("enable.idempotence", "true")
                 .set("partitioner", "murmur2_random")
                 .set("compression.codec", "lz4")
@@ -879,17 +701,10 @@ impl Log for KafkaLog {
                 .set("debug", "eos")
                 .set_log_level(RDKafkaLogLevel::Debug)
                 .create_with_context(ProducerWatch(Arc::clone(&ends)))
-                .map_err(|error| {
-                    LogError::Stop(format!("kafka producer cannot be made: {error}"))
-                })?;
-        producer
-            .init_transactions(STABLE_TIMEOUT)
-            .map_err(|error| {
-                LogError::Retry(format!(
-                    "producer cannot be initialised: {:?}",
-                    error.rdkafka_error_code()
-                ))
-            })?;
+                .map_err(|error| LogError::Stop(format!("kafka producer cannot be made: {error}")))?;
+        producer.init_transactions(STABLE_TIMEOUT).map_err(|error| {
+            LogError::Retry(format!("producer cannot be initialised: {:?}", error.rdkafka_error_code()))
+        })?;
         ends.recycle.store(false, Ordering::SeqCst);
         self.producer = Some(Transactional { producer, ends });
         Ok(())
@@ -919,11 +734,7 @@ impl Log for KafkaLog {
         let until = Instant::now() + Duration::from_secs(1);
         while Instant::now() < until {
             drop(self.consumer.poll(Duration::from_millis(20)));
-            if self
-                .consumer
-                .assignment()
-                .is_ok_and(|list| list.count() == 0)
-            {
+            if self.consumer.assignment().is_ok_and(|list| list.count() == 0) {
                 break;
             }
         }
@@ -949,23 +760,15 @@ impl KafkaLog {
         };
         // Negative: nothing was fetched yet, so nothing was read that these could contradict.
         let known = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
-        (
-            if known && low >= 0 { low } else { 0 },
-            if known && high >= 0 { high } else { i64::MAX },
-        )
+        (if known && low >= 0 { low } else { 0 }, if known && high >= 0 { high } else { i64::MAX })
     }
 }
 
 fn missing(topic: Topic) -> LogError {
-    LogError::Retry(format!(
-        "topic {topic} is not there; run `kept topics apply`"
-    ))
+    LogError::Retry(format!("topic {topic} is not there; run `kept topics apply`"))
 }
 
-fn record(
-    settings: &KafkaSettings,
-    message: &rdkafka::message::BorrowedMessage<'_>,
-) -> Option<LogRecord> {
+fn record(settings: &KafkaSettings, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<LogRecord> {
     let mut headers = Headers::default();
     if let Some(list) = message.headers() {
         for header in list.iter() {
@@ -975,18 +778,9 @@ fn record(
         }
     }
     Some(LogRecord {
-        at: TopicPartition {
-            topic: settings.topic(message.topic())?,
-            partition: message.partition(),
-        },
+        at: TopicPartition { topic: settings.topic(message.topic())?, partition: message.partition() },
         offset: message.offset(),
-        timestamp: Micros(
-            message
-                .timestamp()
-                .to_millis()
-                .unwrap_or(0)
-                .saturating_mul(1000),
-        ),
+        timestamp: Micros(message.timestamp().to_millis().unwrap_or(0).saturating_mul(1000)),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
         headers,
@@ -1001,7 +795,8 @@ fn judge(error: &KafkaError) -> Option<LogError> {
             Some(LogError::Stop(format!("kafka consumer failed for good: {code:?}")))
         }
         (_, Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)) => Some(LogError::Retry(
-            "a position is outside of its topic: the topic was cut off or made anew; positions are checked again".into(),
+            "a position is outside of its topic: the topic was cut off or made anew; positions are checked again"
+                .into(),
         )),
         (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
             Some(LogError::Retry("a topic is not there; run `kept topics apply`".into()))
@@ -1022,26 +817,17 @@ fn describe(
         .iter()
         .map(|(topic, name)| CString::new(name.as_str()).map_err(|_| missing(*topic)))
         .collect::<Result<_, _>>()?;
-    let mut pointers: Vec<*const std::ffi::c_char> =
-        texts.iter().map(|text| text.as_ptr()).collect();
+    let mut pointers: Vec<*const std::ffi::c_char> = texts.iter().map(|text| text.as_ptr()).collect();
     let client = admin.inner().native_ptr();
     let mut ids = BTreeMap::new();
     // Sound: everything made here is destroyed here, the event last, and what points into it is copied before.
     unsafe {
-        let collection =
-            sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
-        let options = sys::rd_kafka_AdminOptions_new(
-            client,
-            sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-        );
+        let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+        let options =
+            sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
         let mut text = [0; 256];
         let timeout = i32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(i32::MAX);
-        sys::rd_kafka_AdminOptions_set_request_timeout(
-            options,
-            timeout,
-            text.as_mut_ptr(),
-            text.len(),
-        );
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, text.as_mut_ptr(), text.len());
         let queue = sys::rd_kafka_queue_new(client);
         sys::rd_kafka_DescribeTopics(client, collection, options, queue);
         let event = sys::rd_kafka_queue_poll(queue, timeout + 1000);
@@ -1059,18 +845,13 @@ fn describe(
                 for position in 0..count {
                     let topic = *topics.add(position);
                     let error = sys::rd_kafka_TopicDescription_error(topic);
-                    if !error.is_null()
-                        && sys::rd_kafka_error_code(error)
-                            != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+                    if !error.is_null() && sys::rd_kafka_error_code(error) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
                     {
                         continue;
                     }
-                    let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic))
-                        .to_string_lossy();
+                    let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic)).to_string_lossy();
                     let id = sys::rd_kafka_TopicDescription_topic_id(topic);
-                    let id = CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id))
-                        .to_string_lossy()
-                        .into_owned();
+                    let id = CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned();
                     if let Some((topic, _)) = names.iter().find(|(_, it)| *it == name) {
                         ids.insert(*topic, id);
                     }
@@ -1118,24 +899,17 @@ impl crate::timers::Outbox for KafkaOutbox {
             let name = self.settings.name(it.topic);
             let mut headers = OwnedHeaders::new();
             for (name, value) in it.headers.pairs() {
-                headers = headers.insert(Header {
-                    key: name,
-                    value: Some(value.as_bytes()),
-                });
+                headers = headers.insert(Header { key: name, value: Some(value.as_bytes()) });
             }
-            let mut record = rdkafka::producer::FutureRecord::to(&name)
-                .key(&it.key[..])
-                .payload(&it.value[..])
-                .headers(headers);
+            let mut record =
+                rdkafka::producer::FutureRecord::to(&name).key(&it.key[..]).payload(&it.value[..]).headers(headers);
             loop {
                 match self.producer.send_result(record) {
                     Ok(future) => {
                         waiting.push((it.topic, future));
                         break;
                     }
-                    Err((error, back))
-                        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) =>
-                    {
+                    Err((error, back)) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull) => {
                         tokio::time::sleep(Duration::from_millis(2)).await;
                         record = back;
                     }
@@ -1154,14 +928,10 @@ impl crate::timers::Outbox for KafkaOutbox {
                 Ok(Ok(_)) => {}
                 Ok(Err((error, _))) => {
                     let code = error.rdkafka_error_code();
-                    return Err(LogError::Retry(format!(
-                        "record for {topic} was not stored: {code:?}"
-                    )));
+                    return Err(LogError::Retry(format!("record for {topic} was not stored: {code:?}")));
                 }
                 Err(_) => {
-                    return Err(LogError::Retry(format!(
-                        "record for {topic}: the producer went away"
-                    )));
+                    return Err(LogError::Retry(format!("record for {topic}: the producer went away")));
                 }
             }
         }

@@ -23,8 +23,7 @@ use kept_processors::{
 };
 use kept_schemas::{EventId, Headers, OrderId, Topic};
 use kept_store::seam::{
-    Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Rules,
-    TopicPartition, Written,
+    Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Rules, TopicPartition, Written,
 };
 use thiserror::Error;
 
@@ -270,42 +269,24 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         match trouble {
             Trouble::Stop(reason) => {
                 tracing::error!(step = self.settings.step, reason, "step stopped");
-                return Err(Stopped {
-                    step: self.settings.step.clone(),
-                    reason,
-                });
+                return Err(Stopped { step: self.settings.step.clone(), reason });
             }
             Trouble::Retry(why) => {
-                tracing::warn!(
-                    step = self.settings.step,
-                    why,
-                    "waiting, then checking positions"
-                );
+                tracing::warn!(step = self.settings.step, why, "waiting, then checking positions");
                 self.log.pause(self.settings.retry).await;
             }
             Trouble::Lost(why) => {
-                tracing::warn!(
-                    step = self.settings.step,
-                    why,
-                    "connecting to the ledger again"
-                );
+                tracing::warn!(step = self.settings.step, why, "connecting to the ledger again");
                 state.need_connection = true;
                 self.log.pause(self.settings.retry).await;
             }
             Trouble::Miss => {
                 add(&self.counters.cas_misses, 1);
-                tracing::info!(
-                    step = self.settings.step,
-                    "the partition was moved on by another; checking positions"
-                );
+                tracing::info!(step = self.settings.step, "the partition was moved on by another; checking positions");
             }
             Trouble::Stale(why) => {
                 add(&self.counters.fences, 1);
-                tracing::info!(
-                    step = self.settings.step,
-                    why,
-                    "no longer the group member we were; joining again"
-                );
+                tracing::info!(step = self.settings.step, why, "no longer the group member we were; joining again");
                 state.need_producer = true;
                 state.need_rejoin = true;
             }
@@ -315,9 +296,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
 
     /// One round: mend what needs mending, then one batch.
     async fn turn(&mut self) -> Result<(), Trouble> {
-        self.counters
-            .gauges
-            .turn(self.state.parts.len(), self.ready());
+        self.counters.gauges.turn(self.state.parts.len(), self.ready());
         if self.state.need_connection {
             self.ledger.reconnect().await?;
             add(&self.counters.reconnects, 1);
@@ -343,10 +322,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             }
         }
         self.state.need_positions = false;
-        let polled = self
-            .log
-            .poll(self.state.batch, self.settings.window)
-            .await?;
+        let polled = self.log.poll(self.state.batch, self.settings.window).await?;
         self.state.meta = polled.meta;
         self.take_changes(polled.changes).await;
         if self.state.need_positions {
@@ -472,10 +448,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
     }
 
     /// Takes one partition over and checks that store, group and topic agree.
-    async fn position(
-        &mut self,
-        facts: TopicFacts,
-    ) -> Result<((TopicPartition, Part), i64, bool), Trouble> {
+    async fn position(&mut self, facts: TopicFacts) -> Result<((TopicPartition, Part), i64, bool), Trouble> {
         let at = facts.at;
         let place = format!("{}/{}", at.topic, at.partition);
         // The group first: what is decided only grows, so a later look at it is never behind what is emitted.
@@ -489,18 +462,12 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
         let progress = self.ledger.take(at, &facts.topic_id, facts.start).await?;
         let next = progress.next_offset;
-        let agrees = |facts: &TopicFacts| {
-            progress.topic_id == facts.topic_id && facts.start <= next && next <= facts.end
-        };
+        let agrees =
+            |facts: &TopicFacts| progress.topic_id == facts.topic_id && facts.start <= next && next <= facts.end;
         let mut facts = facts;
         if !agrees(&facts) {
             // Another owner may have moved on since the first look.
-            facts = self
-                .log
-                .topic_facts(&[at], Ask::Anew)
-                .await?
-                .pop()
-                .unwrap_or(facts);
+            facts = self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts);
         }
         if progress.topic_id != facts.topic_id {
             return Err(Trouble::Stop(format!(
@@ -550,27 +517,17 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             epoch: progress.owner_epoch,
             next,
             emitted,
-            careful_below: if unclean {
-                next + careful
-            } else {
-                old.careful_below
-            },
+            careful_below: if unclean { next + careful } else { old.careful_below },
         };
         Ok(((at, part), emitted, group.is_none()))
     }
 
     /// Emits one bounded chunk of the journal, over all partitions in journal order, ending on whole causes.
-    async fn emit_chunk(
-        &mut self,
-        open: &mut BTreeMap<TopicPartition, (i64, i64, bool)>,
-    ) -> Result<(), Trouble> {
+    async fn emit_chunk(&mut self, open: &mut BTreeMap<TopicPartition, (i64, i64, bool)>) -> Result<(), Trouble> {
         let mut chunks = Vec::new();
         for (&at, &(from, to, tell)) in open.iter() {
             if from < to {
-                let (rows, complete) = self
-                    .ledger
-                    .unemitted(at, from, to, self.settings.chunk)
-                    .await?;
+                let (rows, complete) = self.ledger.unemitted(at, from, to, self.settings.chunk).await?;
                 chunks.push((at, rows, complete, to));
             } else if tell {
                 chunks.push((at, Vec::new(), to, to));
@@ -616,11 +573,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
     }
 
     /// One Kafka transaction as the member we were when the batch was read.
-    async fn transact(
-        &mut self,
-        outgoing: &[Outgoing],
-        offsets: &[(TopicPartition, i64)],
-    ) -> Result<(), Trouble> {
+    async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
         let mut meta = self.state.meta.clone();
         if self.broken == Some(Broken::MetadataAtCommit) {
             meta = self.log.meta_now();
@@ -684,11 +637,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let mut rows = Vec::new();
         let mut ends: BTreeMap<TopicPartition, i64> = BTreeMap::new();
         for (position, slice) in slices.into_iter().enumerate() {
-            let items = if position < careful {
-                self.read_alone(slice).await?
-            } else {
-                self.read(slice).await?
-            };
+            let items = if position < careful { self.read_alone(slice).await? } else { self.read(slice).await? };
             self.decide(items, &mut rows, &mut ends).await?;
         }
         if ends.is_empty() {
@@ -715,17 +664,10 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 Some(&attempts) => attempts,
                 None => self.ledger.attempt(record.at, record.offset).await?,
             };
-            self.state
-                .tried
-                .insert((record.at, record.offset), attempts);
+            self.state.tried.insert((record.at, record.offset), attempts);
             if attempts >= MAX_ATTEMPTS {
                 let why = format!("it ended the process at {} starts", attempts - 1);
-                items.push(Item {
-                    cause: cause(&record),
-                    input: Err(why.clone()),
-                    fault: Some(why),
-                    record,
-                });
+                items.push(Item { cause: cause(&record), input: Err(why.clone()), fault: Some(why), record });
             } else {
                 items.append(&mut self.read(vec![record]).await?);
             }
@@ -756,12 +698,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                     }
                 }
             };
-            items.push(Item {
-                cause: cause(&record),
-                input,
-                fault: None,
-                record,
-            });
+            items.push(Item { cause: cause(&record), input, fault: None, record });
         }
         Ok(items)
     }
@@ -839,16 +776,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let asked: Vec<TopicPartition> = moves.iter().map(|it| it.at).collect();
         let reference = (self.reference)();
         let codec = self.schemas.codec();
-        let Self {
-            log,
-            ledger,
-            rules,
-            counters,
-            settings,
-            broken,
-            state,
-            ..
-        } = self;
+        let Self { log, ledger, rules, counters, settings, broken, state, .. } = self;
         let began = Instant::now();
         let work = async {
             let mut txn = ledger.begin().await?;
@@ -865,15 +793,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             };
             let locked = txn.lock(&keys, &mut skus).await?;
             let deciding = Instant::now();
-            let folded = fold(
-                &*rules,
-                slice,
-                locked,
-                &reference,
-                &codec,
-                &settings.step,
-                *broken,
-            );
+            let folded = fold(&*rules, slice, locked, &reference, &codec, &settings.step, *broken);
             time(&counters.decide_micros, deciding);
             Ok((txn, folded))
         };
@@ -886,25 +806,15 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         };
         let facts = facts.map_err(Trouble::from)?;
         check_beside(&facts, &state.parts)?;
-        let outgoing = folded
-            .written
-            .events
-            .iter()
-            .map(|(_, row)| Outgoing::from(row))
-            .collect();
+        let outgoing = folded.written.events.iter().map(|(_, row)| Outgoing::from(row)).collect();
         txn.write(folded.written).await?;
         txn.commit().await?;
         time(&counters.store_micros, began);
         folded.tally.count(counters);
         let next = |at| moves.iter().find(|it| it.at == at).map(|it| it.to_offset);
         counters.gauges.behind(&facts, next);
-        counters
-            .gauges
-            .done(slice.iter().map(|it| it.record.timestamp));
-        Ok(Tried::Done(Decided {
-            rows: outgoing,
-            moves,
-        }))
+        counters.gauges.done(slice.iter().map(|it| it.record.timestamp));
+        Ok(Tried::Done(Decided { rows: outgoing, moves }))
     }
 
     /// Each partition's compare-and-set for this slice.
@@ -935,15 +845,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
 }
 
 fn stuck(item: &Item, why: &str) -> Trouble {
-    let Cause {
-        topic,
-        partition,
-        offset,
-        ..
-    } = &item.cause;
-    Trouble::Stop(format!(
-        "record {topic}/{partition}/{offset} can neither be decided nor parked: {why}"
-    ))
+    let Cause { topic, partition, offset, .. } = &item.cause;
+    Trouble::Stop(format!("record {topic}/{partition}/{offset} can neither be decided nor parked: {why}"))
 }
 
 enum Tried {
@@ -976,10 +879,7 @@ impl From<Trouble> for Failed {
 
 /// A running consumer is not told that its topic was made anew; so the id is asked for every batch, after the batch
 /// was read and before it is committed.
-fn check_beside(
-    facts: &[TopicFacts],
-    parts: &BTreeMap<TopicPartition, Part>,
-) -> Result<(), Trouble> {
+fn check_beside(facts: &[TopicFacts], parts: &BTreeMap<TopicPartition, Part>) -> Result<(), Trouble> {
     for facts in facts {
         let Some(part) = parts.get(&facts.at) else {
             continue;
@@ -1044,11 +944,7 @@ fn keys<R: Rules>(rules: &R, slice: &[Item]) -> Keys {
 
 /// The order that a record's key names, for a record that cannot be read itself.
 fn order_of_key(record: &LogRecord) -> Option<OrderId> {
-    record
-        .key
-        .as_deref()
-        .and_then(|key| std::str::from_utf8(key).ok())
-        .and_then(OrderId::parse)
+    record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()).and_then(OrderId::parse)
 }
 
 /// What a batch counted, added once it is committed.
@@ -1087,11 +983,7 @@ fn fold<R: Rules>(
     step: &str,
     broken: Option<Broken>,
 ) -> Result<Folded, (usize, String)> {
-    let Locked {
-        mut facts,
-        mut acted,
-        mut parked,
-    } = locked;
+    let Locked { mut facts, mut acted, mut parked } = locked;
     let mut written = Written::default();
     let mut tally = Tally::default();
     if broken == Some(Broken::DedupeByPositionOnly) {
@@ -1105,9 +997,7 @@ fn fold<R: Rules>(
             payload: item.record.value.clone().unwrap_or_default(),
             reason,
         };
-        let order = item
-            .order()
-            .or_else(|| item.fault.as_ref().and_then(|_| order_of_key(&item.record)));
+        let order = item.order().or_else(|| item.fault.as_ref().and_then(|_| order_of_key(&item.record)));
         let mark = (order, item.cause.event_id);
         if item.input.is_ok() && acted.contains(&mark) {
             tally.duplicates += 1;
@@ -1134,14 +1024,11 @@ fn fold<R: Rules>(
             }
             (None, _, Ok(input)) => input,
         };
-        let events = catch_unwind(AssertUnwindSafe(|| {
-            rules.decide(input, &item.cause, &mut facts, reference)
-        }))
-        .map_err(|_| (position, "the rules panicked".to_owned()))?;
+        let events = catch_unwind(AssertUnwindSafe(|| rules.decide(input, &item.cause, &mut facts, reference)))
+            .map_err(|_| (position, "the rules panicked".to_owned()))?;
         for (index, event) in events.into_iter().enumerate() {
             let index = u32::try_from(index).expect("fewer than 2^32 events of one cause");
-            let row = journal_row(codec, step, &item.cause, index, &event)
-                .map_err(|why| (position, why))?;
+            let row = journal_row(codec, step, &item.cause, index, &event).map_err(|why| (position, why))?;
             tally.events += 1;
             written.events.push((Some(event), row));
         }

@@ -25,8 +25,7 @@ pub struct LogRecord {
 impl LogRecord {
     /// Its event id, or one made from its place.
     pub fn event_id(&self) -> EventId {
-        self.headers
-            .id_or_place(self.at.topic, self.at.partition, self.offset)
+        self.headers.id_or_place(self.at.topic, self.at.partition, self.offset)
     }
 }
 
@@ -42,12 +41,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// A record of a finished value.
     pub fn new(topic: Topic, key: &str, wire: &Wire, headers: Headers) -> Self {
-        Self {
-            topic,
-            key: key.as_bytes().to_vec(),
-            value: wire.bytes(),
-            headers,
-        }
+        Self { topic, key: key.as_bytes().to_vec(), value: wire.bytes(), headers }
     }
 }
 
@@ -147,22 +141,13 @@ pub trait Log {
     async fn group_offset(&mut self, at: TopicPartition) -> Result<Option<i64>, LogError>;
 
     /// Id, start and end of each partition, in the order asked for.
-    async fn topic_facts(
-        &self,
-        at: &[TopicPartition],
-        ask: Ask,
-    ) -> Result<Vec<TopicFacts>, LogError>;
+    async fn topic_facts(&self, at: &[TopicPartition], ask: Ask) -> Result<Vec<TopicFacts>, LogError>;
 
     /// Reads on from `offset`; records read before are dropped.
     async fn seek(&mut self, at: TopicPartition, offset: i64) -> Result<(), LogError>;
 
     /// One Kafka transaction: these records and these offsets of ours, or nothing.
-    async fn transact(
-        &mut self,
-        outgoing: &[Outgoing],
-        offsets: &[(TopicPartition, i64)],
-        meta: &Self::Meta,
-    ) -> Ended;
+    async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Self::Meta) -> Ended;
 
     /// A new producer under the same transactional id: whatever the old one left is finished or aborted, and
     /// nothing of it can arrive later.

@@ -12,9 +12,7 @@ use std::{
 
 use kept_processors::ledger::LedgerEvent;
 use kept_schemas::{Codec, CodecError, Topic};
-use kept_store::seam::{
-    Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition,
-};
+use kept_store::seam::{Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition};
 
 use crate::{
     counters::{Counters, add, time},
@@ -90,25 +88,14 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             match trouble {
                 Trouble::Stop(reason) => {
                     tracing::error!(step = self.settings.step, reason, "step stopped");
-                    return Err(Stopped {
-                        step: self.settings.step.clone(),
-                        reason,
-                    });
+                    return Err(Stopped { step: self.settings.step.clone(), reason });
                 }
                 Trouble::Retry(why) | Trouble::Stale(why) => {
-                    tracing::warn!(
-                        step = self.settings.step,
-                        why,
-                        "waiting, then checking positions"
-                    );
+                    tracing::warn!(step = self.settings.step, why, "waiting, then checking positions");
                     self.log.pause(self.settings.retry).await;
                 }
                 Trouble::Lost(why) => {
-                    tracing::warn!(
-                        step = self.settings.step,
-                        why,
-                        "connecting to the database again"
-                    );
+                    tracing::warn!(step = self.settings.step, why, "connecting to the database again");
                     self.need_connection = true;
                     self.log.pause(self.settings.retry).await;
                 }
@@ -137,10 +124,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             self.catch_up().await?;
         }
         self.need_positions = false;
-        let polled = self
-            .log
-            .poll(self.settings.max_records, self.settings.window)
-            .await?;
+        let polled = self.log.poll(self.settings.max_records, self.settings.window).await?;
         self.take_changes(polled.changes).await;
         if self.need_positions {
             return Ok(());
@@ -152,17 +136,9 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         let records: Vec<LogRecord> = polled
             .records
             .into_iter()
-            .filter(|it| {
-                self.parts
-                    .get(&it.at)
-                    .is_some_and(|part| part.ready && it.offset >= part.next)
-            })
+            .filter(|it| self.parts.get(&it.at).is_some_and(|part| part.ready && it.offset >= part.next))
             .collect();
-        if records.is_empty() {
-            Ok(())
-        } else {
-            self.work(records).await
-        }
+        if records.is_empty() { Ok(()) } else { self.work(records).await }
     }
 
     /// A topic made anew under us brings neither an error nor, below our position, a record: so it is asked for.
@@ -196,12 +172,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
     async fn leave(&mut self, gone: &[TopicPartition]) {
         let left: Vec<(TopicPartition, i64)> = gone
             .iter()
-            .filter_map(|at| {
-                self.parts
-                    .get(at)
-                    .filter(|part| part.ready)
-                    .map(|part| (*at, part.epoch))
-            })
+            .filter_map(|at| self.parts.get(at).filter(|part| part.ready).map(|part| (*at, part.epoch)))
             .collect();
         if left.is_empty() || self.need_connection {
             return;
@@ -222,18 +193,12 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             let place = format!("{}/{}", at.topic, at.partition);
             let progress = self.sink.take(at, &facts.topic_id, facts.start).await?;
             let next = progress.next_offset;
-            let agrees = |facts: &TopicFacts| {
-                progress.topic_id == facts.topic_id && facts.start <= next && next <= facts.end
-            };
+            let agrees =
+                |facts: &TopicFacts| progress.topic_id == facts.topic_id && facts.start <= next && next <= facts.end;
             let mut facts = facts;
             if !agrees(&facts) {
                 // Another owner may have moved on since the first look.
-                facts = self
-                    .log
-                    .topic_facts(&[at], Ask::Anew)
-                    .await?
-                    .pop()
-                    .unwrap_or(facts);
+                facts = self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts);
             }
             if progress.topic_id != facts.topic_id {
                 return Err(Trouble::Stop(format!(
@@ -250,12 +215,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                 )));
             }
             self.log.seek(at, next).await?;
-            let part = Part {
-                ready: true,
-                topic_id: facts.topic_id,
-                epoch: progress.owner_epoch,
-                next,
-            };
+            let part = Part { ready: true, topic_id: facts.topic_id, epoch: progress.owner_epoch, next };
             self.parts.insert(at, part);
         }
         Ok(())
@@ -263,8 +223,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
 
     async fn work(&mut self, records: Vec<LogRecord>) -> Result<(), Trouble> {
         let read = self.read(&records).await?;
-        let mut work: VecDeque<Vec<(usize, SinkRecord)>> =
-            VecDeque::from([read.into_iter().enumerate().collect()]);
+        let mut work: VecDeque<Vec<(usize, SinkRecord)>> = VecDeque::from([read.into_iter().enumerate().collect()]);
         let mut repeats = 0;
         while let Some(mut slice) = work.pop_front() {
             match self.attempt(&slice).await {
@@ -380,13 +339,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         let asked: Vec<TopicPartition> = moves.iter().map(|it| it.at).collect();
         let records: Vec<SinkRecord> = slice.iter().map(|(_, record)| record.clone()).collect();
         let began = Instant::now();
-        let Self {
-            log,
-            sink,
-            parts,
-            counters,
-            ..
-        } = self;
+        let Self { log, sink, parts, counters, .. } = self;
         let work = async {
             let mut txn = sink.begin().await?;
             if !txn.advance(&moves).await? {
@@ -445,14 +398,9 @@ fn decode(codec: &Codec, record: &LogRecord) -> Result<Result<SinkInput, u32>, S
     let value = record.value.as_deref().ok_or("it has no value")?;
     let said = |error: CodecError| error.to_string();
     let input = if record.at.topic == Topic::DeadLetters {
-        codec
-            .decode(value)
-            .map_err(said)?
-            .map(|it| SinkInput::DeadLetter(Box::new(it)))
+        codec.decode(value).map_err(said)?.map(|it| SinkInput::DeadLetter(Box::new(it)))
     } else {
-        LedgerEvent::decode(codec, record.at.topic, value)
-            .map_err(said)?
-            .map(SinkInput::Event)
+        LedgerEvent::decode(codec, record.at.topic, value).map_err(said)?.map(SinkInput::Event)
     };
     match input {
         Some(input) => Ok(Ok(input)),
@@ -461,10 +409,5 @@ fn decode(codec: &Codec, record: &LogRecord) -> Result<Result<SinkInput, u32>, S
 }
 
 fn unreadable(step: &str, record: &LogRecord, why: &str) -> SinkInput {
-    SinkInput::DeadLetter(Box::new(dead_letters::letter(
-        step,
-        record,
-        why,
-        record.timestamp,
-    )))
+    SinkInput::DeadLetter(Box::new(dead_letters::letter(step, record, why, record.timestamp)))
 }

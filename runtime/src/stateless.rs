@@ -78,9 +78,7 @@ impl<'a> Inward<'a> {
         if let Some(value) = self.typed.and_then(|it| it.downcast_ref::<T>()) {
             return Ok(Cow::Borrowed(value));
         }
-        let value = self
-            .value
-            .ok_or_else(|| Unread::Poison("it has no value".into()))?;
+        let value = self.value.ok_or_else(|| Unread::Poison("it has no value".into()))?;
         match self.codec.decode(value)? {
             Some(value) => Ok(Cow::Owned(value)),
             None => Err(Unread::UnknownSchema(kept_schemas::codec::split(value)?.0)),
@@ -99,12 +97,7 @@ pub struct Made {
 impl Made {
     /// Encodes `value`, which goes to its type's own topic.
     pub fn of<T: Record + Sync>(codec: &Codec, key: String, value: T) -> Result<Self, Unread> {
-        Ok(Self {
-            topic: T::TOPIC,
-            key,
-            wire: codec.encode(&value)?,
-            typed: Box::new(value),
-        })
+        Ok(Self { topic: T::TOPIC, key, wire: codec.encode(&value)?, typed: Box::new(value) })
     }
 
     /// Its finished bytes.
@@ -206,10 +199,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
 
     /// What these steps read.
     pub fn inputs(steps: &[StatelessStep]) -> Vec<Topic> {
-        let mut topics: Vec<Topic> = steps
-            .iter()
-            .flat_map(|step| step.inputs.iter().copied())
-            .collect();
+        let mut topics: Vec<Topic> = steps.iter().flat_map(|step| step.inputs.iter().copied()).collect();
         topics.sort_unstable();
         topics.dedup();
         topics
@@ -242,35 +232,20 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         match trouble {
             Trouble::Stop(reason) => {
                 tracing::error!(step = self.settings.step, reason, "step stopped");
-                return Err(Stopped {
-                    step: self.settings.step.clone(),
-                    reason,
-                });
+                return Err(Stopped { step: self.settings.step.clone(), reason });
             }
             Trouble::Retry(why) => {
-                tracing::warn!(
-                    step = self.settings.step,
-                    why,
-                    "waiting, then checking positions"
-                );
+                tracing::warn!(step = self.settings.step, why, "waiting, then checking positions");
                 self.log.pause(self.settings.retry).await;
             }
             Trouble::Lost(why) => {
-                tracing::warn!(
-                    step = self.settings.step,
-                    why,
-                    "connecting to the database again"
-                );
+                tracing::warn!(step = self.settings.step, why, "connecting to the database again");
                 state.need_connection = true;
                 self.log.pause(self.settings.retry).await;
             }
             Trouble::Stale(why) => {
                 add(&self.counters.fences, 1);
-                tracing::info!(
-                    step = self.settings.step,
-                    why,
-                    "no longer the group member we were; joining again"
-                );
+                tracing::info!(step = self.settings.step, why, "no longer the group member we were; joining again");
                 state.need_producer = true;
                 state.need_rejoin = true;
             }
@@ -280,9 +255,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     }
 
     async fn turn(&mut self) -> Result<(), Trouble> {
-        self.counters
-            .gauges
-            .turn(self.state.parts.len(), self.ready());
+        self.counters.gauges.turn(self.state.parts.len(), self.ready());
         if self.state.need_connection {
             self.places.reconnect_places().await?;
             add(&self.counters.reconnects, 1);
@@ -313,10 +286,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             self.catch_up().await?;
         }
         self.state.need_positions = false;
-        let polled = self
-            .log
-            .poll(self.state.batch, self.settings.window)
-            .await?;
+        let polled = self.log.poll(self.state.batch, self.settings.window).await?;
         self.state.meta = polled.meta;
         self.take_changes(polled.changes).await;
         if self.state.need_positions {
@@ -361,13 +331,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     async fn leave(&mut self, gone: &[TopicPartition]) {
         let left: Vec<(TopicPartition, i64)> = gone
             .iter()
-            .filter_map(|at| {
-                self.state
-                    .parts
-                    .get(at)
-                    .filter(|part| part.ready)
-                    .map(|part| (*at, part.epoch))
-            })
+            .filter_map(|at| self.state.parts.get(at).filter(|part| part.ready).map(|part| (*at, part.epoch)))
             .collect();
         if left.is_empty() || self.state.need_connection {
             return;
@@ -399,11 +363,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 let entered = if first {
                     self.places.enter(at, &facts.topic_id).await?
                 } else {
-                    kept_store::seam::Entered {
-                        topic_id: old.topic_id,
-                        epoch: old.epoch,
-                        clean: true,
-                    }
+                    kept_store::seam::Entered { topic_id: old.topic_id, epoch: old.epoch, clean: true }
                 };
                 if entered.topic_id != facts.topic_id {
                     return Err(Trouble::Stop(format!(
@@ -416,19 +376,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     self.state.batch = self.settings.careful.clamp(1, self.settings.max_records);
                 }
                 let careful = i64::try_from(self.settings.careful).unwrap_or(i64::MAX);
-                let careful_below = if unclean {
-                    next + careful
-                } else {
-                    old.careful_below
-                };
+                let careful_below = if unclean { next + careful } else { old.careful_below };
                 self.log.seek(at, next).await?;
-                let part = Part {
-                    ready: true,
-                    topic_id: entered.topic_id,
-                    epoch: entered.epoch,
-                    next,
-                    careful_below,
-                };
+                let part = Part { ready: true, topic_id: entered.topic_id, epoch: entered.epoch, next, careful_below };
                 self.state.parts.insert(at, part);
             }
         }
@@ -451,11 +401,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     Some(&attempts) => attempts,
                     None => self.places.attempt_at(record.at, record.offset).await?,
                 };
-                self.state
-                    .tried
-                    .insert((record.at, record.offset), attempts);
-                let fault = (attempts >= MAX_ATTEMPTS)
-                    .then(|| format!("it ended the process at {} starts", attempts - 1));
+                self.state.tried.insert((record.at, record.offset), attempts);
+                let fault =
+                    (attempts >= MAX_ATTEMPTS).then(|| format!("it ended the process at {} starts", attempts - 1));
                 self.batch(vec![record], fault).await?;
             } else {
                 together.push(record);
@@ -468,11 +416,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         Ok(())
     }
 
-    async fn batch(
-        &mut self,
-        records: Vec<LogRecord>,
-        fault: Option<String>,
-    ) -> Result<(), Trouble> {
+    async fn batch(&mut self, records: Vec<LogRecord>, fault: Option<String>) -> Result<(), Trouble> {
         let mut ends: BTreeMap<TopicPartition, i64> = BTreeMap::new();
         for record in &records {
             ends.insert(record.at, record.offset + 1);
@@ -481,15 +425,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let asked: Vec<TopicPartition> = offsets.iter().map(|(at, _)| *at).collect();
         let began = Instant::now();
         let reference = (self.reference)();
-        let Self {
-            log,
-            schemas,
-            steps,
-            group,
-            settings,
-            counters,
-            ..
-        } = self;
+        let Self { log, schemas, steps, group, settings, counters, .. } = self;
         let decide = async {
             let mut outgoing = Vec::with_capacity(records.len() * steps.len());
             let mut codec = schemas.codec();
@@ -500,13 +436,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 }
                 let before = outgoing.len();
                 loop {
-                    let given = Given {
-                        steps,
-                        group,
-                        step: &settings.step,
-                        reference: &reference,
-                        codec: &codec,
-                    };
+                    let given = Given { steps, group, step: &settings.step, reference: &reference, codec: &codec };
                     match given.whole(record, fault.as_deref(), counters, &mut outgoing) {
                         Ok(()) => break,
                         Err(Unread::Poison(why)) => return Err(Trouble::Stop(why)),
@@ -517,10 +447,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                                 Ok(false) => {
                                     let why = format!("schema id {id} is not in the registry");
                                     add(&counters.dead_letters, 1);
-                                    outgoing.push(
-                                        dead(&codec, &settings.step, record, &why)
-                                            .map_err(Trouble::Stop)?,
-                                    );
+                                    outgoing.push(dead(&codec, &settings.step, record, &why).map_err(Trouble::Stop)?);
                                     break;
                                 }
                                 Err(error) => return Err(Trouble::Retry(error.to_string())),
@@ -540,9 +467,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         self.transact(&outgoing, &offsets).await?;
         let next = |at| offsets.iter().find(|it| it.0 == at).map(|it| it.1);
         self.counters.gauges.behind(&facts, next);
-        self.counters
-            .gauges
-            .done(records.iter().map(|it| it.timestamp));
+        self.counters.gauges.done(records.iter().map(|it| it.timestamp));
         add(&self.counters.batches, 1);
         add(&self.counters.records, records.len());
         add(&self.counters.events, outgoing.len());
@@ -569,11 +494,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         Ok(())
     }
 
-    async fn transact(
-        &mut self,
-        outgoing: &[Outgoing],
-        offsets: &[(TopicPartition, i64)],
-    ) -> Result<(), Trouble> {
+    async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
         let mut meta = self.state.meta.clone();
         if self.broken == Some(Broken::MetadataAtCommit) {
             meta = self.log.meta_now();
@@ -647,9 +568,7 @@ impl Given<'_> {
     ) -> Result<(), Unread> {
         let dead_letter = |record: &LogRecord, why: &str, outgoing: &mut Vec<Outgoing>| {
             add(&counters.dead_letters, 1);
-            dead(self.codec, self.step, record, why)
-                .map(|it| outgoing.push(it))
-                .map_err(Unread::Poison)
+            dead(self.codec, self.step, record, why).map(|it| outgoing.push(it)).map_err(Unread::Poison)
         };
         if let Some(why) = fault {
             return dead_letter(record, why, outgoing);
@@ -712,11 +631,7 @@ impl Given<'_> {
                 traceparent: origin.headers.traceparent.clone(),
                 subject: Some(made.topic.subject()),
                 step: Some(step.name.to_owned()),
-                cause: Some((
-                    origin.at.topic.name().to_owned(),
-                    origin.at.partition,
-                    origin.offset,
-                )),
+                cause: Some((origin.at.topic.name().to_owned(), origin.at.partition, origin.offset)),
                 index: Some(index),
                 fused_by: further.then(|| self.group.to_owned()),
             };
@@ -745,6 +660,5 @@ fn dead(codec: &Codec, step: &str, record: &LogRecord, why: &str) -> Result<Outg
         offset: record.offset,
         traceparent: record.headers.traceparent.clone(),
     };
-    dead_letters::row(codec, step, record, &cause, why, record.timestamp)
-        .map(|row| Outgoing::from(&row))
+    dead_letters::row(codec, step, record, &cause, why, record.timestamp).map(|row| Outgoing::from(&row))
 }

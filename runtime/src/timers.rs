@@ -32,17 +32,13 @@ pub async fn run<T: Timers, O: Outbox, C: Schemas>(
     every: Duration,
     stop: &Arc<AtomicBool>,
 ) -> Result<(), Stopped> {
-    let stopped = |reason: String| Stopped {
-        step: "timers".into(),
-        reason,
-    };
+    let stopped = |reason: String| Stopped { step: "timers".into(), reason };
     while !stop.load(Ordering::Relaxed) {
         match timers.due(1_000).await {
             Ok(due) if due.is_empty() => {}
             Ok(due) => {
                 let codec = schemas.codec();
-                let outgoing: Result<Vec<Outgoing>, String> =
-                    due.iter().map(|it| deadline(&codec, it)).collect();
+                let outgoing: Result<Vec<Outgoing>, String> = due.iter().map(|it| deadline(&codec, it)).collect();
                 match outbox.send(outgoing.map_err(stopped)?).await {
                     Ok(()) => {}
                     Err(LogError::Retry(why)) => {
@@ -75,19 +71,10 @@ fn deadline(codec: &kept_schemas::Codec, timer: &DueTimer) -> Result<Outgoing, S
     let wire = codec.encode(&value).map_err(|error| error.to_string())?;
     let external = format!("{}/{}", timer.order_id, timer.timer_id);
     let headers = Headers {
-        event_id: Some(EventId::of_input(
-            "timers",
-            &external,
-            &timer.revision.to_be_bytes(),
-        )),
+        event_id: Some(EventId::of_input("timers", &external, &timer.revision.to_be_bytes())),
         subject: Some(Topic::DeadlinesReached.subject()),
         step: Some("timers".into()),
         ..Default::default()
     };
-    Ok(Outgoing::new(
-        Topic::DeadlinesReached,
-        &timer.order_id.to_string(),
-        &wire,
-        headers,
-    ))
+    Ok(Outgoing::new(Topic::DeadlinesReached, &timer.order_id.to_string(), &wire, headers))
 }

@@ -28,47 +28,23 @@ impl Broker {
             eprintln!("KEPT_KAFKA is not set: not tested against a broker");
             return None;
         };
-        let nanos = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_nanos();
-        let admin = client_config(&brokers, &BTreeMap::new())
-            .create()
-            .expect("admin client");
-        Some(Self {
-            brokers,
-            prefix: format!("t{nanos}.{name}."),
-            admin,
-        })
+        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
+        let admin = client_config(&brokers, &BTreeMap::new()).create().expect("admin client");
+        Some(Self { brokers, prefix: format!("t{nanos}.{name}."), admin })
     }
 
     async fn create(&self, topics: &[Topic], partitions: i32) {
-        let names: Vec<String> = topics
-            .iter()
-            .map(|topic| format!("{}{topic}", self.prefix))
-            .collect();
-        let new: Vec<NewTopic<'_>> = names
-            .iter()
-            .map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1)))
-            .collect();
-        for result in self
-            .admin
-            .create_topics(&new, &AdminOptions::new())
-            .await
-            .expect("asked")
-        {
+        let names: Vec<String> = topics.iter().map(|topic| format!("{}{topic}", self.prefix)).collect();
+        let new: Vec<NewTopic<'_>> =
+            names.iter().map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1))).collect();
+        for result in self.admin.create_topics(&new, &AdminOptions::new()).await.expect("asked") {
             result.expect("created");
         }
     }
 
     async fn delete(&self, topic: Topic) {
         let name = format!("{}{topic}", self.prefix);
-        for result in self
-            .admin
-            .delete_topics(&[&name], &AdminOptions::new())
-            .await
-            .expect("asked")
-        {
+        for result in self.admin.delete_topics(&[&name], &AdminOptions::new()).await.expect("asked") {
             result.expect("deleted");
         }
     }
@@ -93,26 +69,15 @@ const IN: Topic = Topic::PaymentsReceived;
 const OUT: Topic = Topic::OrdersPaid;
 
 fn outgoing(topic: Topic, key: &str, value: &str) -> Outgoing {
-    let headers = Headers {
-        event_id: Some(EventId::of_input("test", key, value.as_bytes())),
-        ..Default::default()
-    };
-    Outgoing {
-        topic,
-        key: key.into(),
-        value: value.into(),
-        headers,
-    }
+    let headers = Headers { event_id: Some(EventId::of_input("test", key, value.as_bytes())), ..Default::default() };
+    Outgoing { topic, key: key.into(), value: value.into(), headers }
 }
 
 /// Polls until partitions are assigned; gives them with who we are.
 async fn assigned(log: &mut KafkaLog) -> (Vec<TopicPartition>, Member) {
     let until = Instant::now() + Duration::from_secs(30);
     while Instant::now() < until {
-        let polled = log
-            .poll(10, Duration::from_millis(100))
-            .await
-            .expect("polls");
+        let polled = log.poll(10, Duration::from_millis(100)).await.expect("polls");
         assert!(polled.records.is_empty(), "nothing is read before a seek");
         if let (Some(Change::Assigned(ours)), Some(meta)) = (polled.changes.last(), polled.meta) {
             return (ours.clone(), meta);
@@ -125,10 +90,7 @@ async fn read(log: &mut KafkaLog, count: usize) -> Vec<LogRecord> {
     let until = Instant::now() + Duration::from_secs(20);
     let mut records = Vec::new();
     while records.len() < count && Instant::now() < until {
-        let Polled { records: more, .. } = log
-            .poll(1000, Duration::from_millis(100))
-            .await
-            .expect("polls");
+        let Polled { records: more, .. } = log.poll(1000, Duration::from_millis(100)).await.expect("polls");
         records.extend(more);
     }
     records
@@ -148,9 +110,7 @@ async fn records_and_offsets_are_committed_together() {
         assert_eq!(log.group_offset(at).await, Ok(None));
         log.seek(at, 0).await.expect("seeks");
     }
-    let many: Vec<Outgoing> = (0..1000)
-        .map(|n| outgoing(IN, &format!("k{n}"), &format!("v{n}")))
-        .collect();
+    let many: Vec<Outgoing> = (0..1000).map(|n| outgoing(IN, &format!("k{n}"), &format!("v{n}"))).collect();
     assert_eq!(log.transact(&many, &[], &meta).await, Ended::Committed);
     let records = read(&mut log, 1000).await;
     assert_eq!(records.len(), 1000);
@@ -162,21 +122,10 @@ async fn records_and_offsets_are_committed_together() {
             records[0].value.as_deref().expect("a value")
         ))
     );
-    let next = records
-        .iter()
-        .filter(|it| it.at == ours[0])
-        .map(|it| it.offset + 1)
-        .max()
-        .expect("some are there");
+    let next = records.iter().filter(|it| it.at == ours[0]).map(|it| it.offset + 1).max().expect("some are there");
     let began = Instant::now();
     for n in 0..20 {
-        let ended = log
-            .transact(
-                &[outgoing(OUT, "k", &n.to_string())],
-                &[(ours[0], next)],
-                &meta,
-            )
-            .await;
+        let ended = log.transact(&[outgoing(OUT, "k", &n.to_string())], &[(ours[0], next)], &meta).await;
         assert_eq!(ended, Ended::Committed);
     }
     eprintln!("a transaction takes {:?}", began.elapsed() / 20);
@@ -184,17 +133,9 @@ async fn records_and_offsets_are_committed_together() {
     // Back and forth: a seek reads exactly from there on.
     log.seek(ours[0], next - 3).await.expect("seeks");
     let again = read(&mut log, 1).await;
-    assert!(
-        again
-            .first()
-            .is_some_and(|it| it.at == ours[0] && it.offset >= next - 3)
-    );
+    assert!(again.first().is_some_and(|it| it.at == ours[0] && it.offset >= next - 3));
     let facts = log.topic_facts(&ours, Ask::Anew).await.expect("facts");
-    assert!(
-        facts
-            .iter()
-            .all(|it| it.start == 0 && it.end > 0 && !it.topic_id.is_empty())
-    );
+    assert!(facts.iter().all(|it| it.start == 0 && it.end > 0 && !it.topic_id.is_empty()));
     let began = Instant::now();
     let beside = log.topic_facts(&ours, Ask::Beside).await.expect("facts");
     eprintln!("asking for topic ids takes {:?}", began.elapsed());
@@ -209,10 +150,7 @@ async fn a_topic_made_anew_has_another_id() {
     };
     broker.create(&[IN], 1).await;
     let log = broker.log("g", "s1", &[IN]);
-    let at = TopicPartition {
-        topic: IN,
-        partition: 0,
-    };
+    let at = TopicPartition { topic: IN, partition: 0 };
     let before = log.topic_facts(&[at], Ask::Beside).await.expect("facts");
     broker.delete(IN).await;
     let until = Instant::now() + Duration::from_secs(20);
@@ -234,9 +172,7 @@ async fn a_member_of_an_earlier_generation_cannot_commit() {
     let mut one = broker.log("g", "s1", &[IN]);
     one.renew_producer().await.expect("a producer");
     let (ours, meta) = assigned(&mut one).await;
-    let end = one
-        .transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 5)], &meta)
-        .await;
+    let end = one.transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 5)], &meta).await;
     assert_eq!(end, Ended::Committed);
     // A second member joins; the first one takes part in the rebalance but keeps using what it knew.
     let mut two = broker.log("g", "s2", &[IN]);
@@ -251,9 +187,7 @@ async fn a_member_of_an_earlier_generation_cannot_commit() {
         }
     }
     assert_eq!(theirs.len(), 1);
-    let stale = one
-        .transact(&[outgoing(OUT, "k", "2")], &[(theirs[0], 6)], &meta)
-        .await;
+    let stale = one.transact(&[outgoing(OUT, "k", "2")], &[(theirs[0], 6)], &meta).await;
     assert!(matches!(stale, Ended::Stale(_)), "{stale:?}");
     assert_eq!(two.group_offset(ours[0]).await, Ok(Some(5)));
 }
@@ -267,34 +201,17 @@ async fn the_older_producer_of_a_slot_is_fenced_and_the_newer_goes_on() {
     let mut one = broker.log("g", "same", &[IN]);
     one.renew_producer().await.expect("a producer");
     let (ours, meta) = assigned(&mut one).await;
-    assert_eq!(
-        one.transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 1)], &meta)
-            .await,
-        Ended::Committed
-    );
+    assert_eq!(one.transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 1)], &meta).await, Ended::Committed);
     let mut two = broker.log("other", "same", &[OUT]);
     two.renew_producer().await.expect("a producer");
-    let fenced = one
-        .transact(&[outgoing(OUT, "k", "2")], &[(ours[0], 2)], &meta)
-        .await;
-    assert!(
-        matches!(fenced, Ended::Fenced(_) | Ended::Aborted(_)),
-        "{fenced:?}"
-    );
+    let fenced = one.transact(&[outgoing(OUT, "k", "2")], &[(ours[0], 2)], &meta).await;
+    assert!(matches!(fenced, Ended::Fenced(_) | Ended::Aborted(_)), "{fenced:?}");
     assert_eq!(one.group_offset(ours[0]).await, Ok(Some(1)));
     one.renew_producer().await.expect("a producer");
-    assert_eq!(
-        one.transact(&[outgoing(OUT, "k", "3")], &[(ours[0], 3)], &meta)
-            .await,
-        Ended::Committed
-    );
+    assert_eq!(one.transact(&[outgoing(OUT, "k", "3")], &[(ours[0], 3)], &meta).await, Ended::Committed);
     let (theirs, _) = assigned(&mut two).await;
     two.seek(theirs[0], 0).await.expect("seeks");
-    let values: Vec<_> = read(&mut two, 2)
-        .await
-        .into_iter()
-        .filter_map(|it| it.value)
-        .collect();
+    let values: Vec<_> = read(&mut two, 2).await.into_iter().filter_map(|it| it.value).collect();
     assert_eq!(values, vec![b"1".to_vec(), b"3".to_vec()]);
 }
 
@@ -307,19 +224,12 @@ async fn leaving_and_joining_again_makes_a_new_member_at_the_same_offset() {
     let mut log = broker.log("g", "s", &[IN]);
     log.renew_producer().await.expect("a producer");
     let (ours, before) = assigned(&mut log).await;
-    assert_eq!(
-        log.transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 9)], &before)
-            .await,
-        Ended::Committed
-    );
+    assert_eq!(log.transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 9)], &before).await, Ended::Committed);
     log.rejoin().await.expect("joins again");
     let (ours, after) = assigned(&mut log).await;
     assert_ne!(before.id, after.id);
     assert_eq!(log.group_offset(ours[0]).await, Ok(Some(9)));
-    assert!(matches!(
-        log.transact(&[], &[(ours[0], 10)], &before).await,
-        Ended::Stale(_)
-    ));
+    assert!(matches!(log.transact(&[], &[(ours[0], 10)], &before).await, Ended::Stale(_)));
 }
 
 #[tokio::test]
@@ -332,10 +242,8 @@ async fn every_partition_is_read_soon_after_its_position_is_set() {
     let mut writer = broker.log("writer", "w", &[Topic::OrdersNoted]);
     writer.renew_producer().await.expect("a producer");
     let (_, meta) = assigned(&mut writer).await;
-    let many: Vec<Outgoing> = topics
-        .iter()
-        .flat_map(|&topic| (0..40).map(move |n| outgoing(topic, &format!("k{n}"), "v")))
-        .collect();
+    let many: Vec<Outgoing> =
+        topics.iter().flat_map(|&topic| (0..40).map(move |n| outgoing(topic, &format!("k{n}"), "v"))).collect();
     assert_eq!(writer.transact(&many, &[], &meta).await, Ended::Committed);
     let mut slowest = Duration::ZERO;
     for trial in 0..20 {
@@ -348,10 +256,7 @@ async fn every_partition_is_read_soon_after_its_position_is_set() {
         let sought = began.elapsed();
         let records = read(&mut log, many.len()).await;
         assert_eq!(records.len(), many.len(), "after {:?}", began.elapsed());
-        eprintln!(
-            "seeks took {sought:?}, all was read after {:?}",
-            began.elapsed()
-        );
+        eprintln!("seeks took {sought:?}, all was read after {:?}", began.elapsed());
         slowest = slowest.max(began.elapsed());
     }
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");

@@ -94,10 +94,7 @@ fn proxy(broker: &str, held: &Arc<Held>) -> u16 {
 async fn assigned(log: &mut KafkaLog) -> (Vec<kept_store::seam::TopicPartition>, Member) {
     let until = Instant::now() + Duration::from_secs(30);
     while Instant::now() < until {
-        let polled = log
-            .poll(10, Duration::from_millis(100))
-            .await
-            .expect("polls");
+        let polled = log.poll(10, Duration::from_millis(100)).await.expect("polls");
         if let (Some(Change::Assigned(ours)), Some(meta)) = (polled.changes.last(), polled.meta) {
             return (ours.clone(), meta);
         }
@@ -106,32 +103,18 @@ async fn assigned(log: &mut KafkaLog) -> (Vec<kept_store::seam::TopicPartition>,
 }
 
 #[tokio::test]
-async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_after_a_new_producer()
- {
+async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_after_a_new_producer() {
     let Ok(brokers) = std::env::var("KEPT_KAFKA") else {
         eprintln!("KEPT_KAFKA is not set: not tested against a broker");
         return;
     };
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .expect("after 1970")
-        .as_nanos();
+    let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
     let prefix = format!("late{nanos}.");
-    let admin: AdminClient<DefaultClientContext> = client_config(&brokers, &BTreeMap::new())
-        .create()
-        .expect("admin client");
-    let names = [
-        format!("{prefix}{}", Topic::PaymentsReceived),
-        format!("{prefix}{}", Topic::OrdersPaid),
-    ];
-    let new: Vec<NewTopic<'_>> = names
-        .iter()
-        .map(|it| NewTopic::new(it, 1, TopicReplication::Fixed(1)))
-        .collect();
-    admin
-        .create_topics(&new, &AdminOptions::new())
-        .await
-        .expect("created");
+    let admin: AdminClient<DefaultClientContext> =
+        client_config(&brokers, &BTreeMap::new()).create().expect("admin client");
+    let names = [format!("{prefix}{}", Topic::PaymentsReceived), format!("{prefix}{}", Topic::OrdersPaid)];
+    let new: Vec<NewTopic<'_>> = names.iter().map(|it| NewTopic::new(it, 1, TopicReplication::Fixed(1))).collect();
+    admin.create_topics(&new, &AdminOptions::new()).await.expect("created");
 
     let held: Arc<Held> = Arc::default();
     let port = proxy(&brokers, &held);
@@ -143,12 +126,7 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
         topics: vec![topic],
         properties: BTreeMap::new(),
     };
-    let mut log = KafkaLog::new(settings(
-        format!("127.0.0.1:{port}"),
-        "g",
-        Topic::PaymentsReceived,
-    ))
-    .expect("a log");
+    let mut log = KafkaLog::new(settings(format!("127.0.0.1:{port}"), "g", Topic::PaymentsReceived)).expect("a log");
     log.renew_producer().await.expect("a producer");
     let (ours, meta) = assigned(&mut log).await;
     let out = |value: &str| {
@@ -159,41 +137,22 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
             headers: Headers::default(),
         }]
     };
-    assert_eq!(
-        log.transact(&out("one"), &[(ours[0], 1)], &meta).await,
-        Ended::Committed
-    );
+    assert_eq!(log.transact(&out("one"), &[(ours[0], 1)], &meta).await, Ended::Committed);
     held.armed.store(true, Ordering::SeqCst);
-    assert_eq!(
-        log.transact(&out("two"), &[(ours[0], 2)], &meta).await,
-        Ended::CommittedTwice
-    );
+    assert_eq!(log.transact(&out("two"), &[(ours[0], 2)], &meta).await, Ended::CommittedTwice);
     assert_eq!(log.group_offset(ours[0]).await, Ok(Some(2)));
     // Without a new producer the next transaction is refused here, before it begins.
-    assert!(matches!(
-        log.transact(&out("never"), &[(ours[0], 9)], &meta).await,
-        Ended::Aborted(_)
-    ));
+    assert!(matches!(log.transact(&out("never"), &[(ours[0], 9)], &meta).await, Ended::Aborted(_)));
     log.renew_producer().await.expect("a producer");
     // The first try arrives only now.
-    let late = held
-        .frame
-        .lock()
-        .expect("not poisoned")
-        .take()
-        .expect("it was kept back");
+    let late = held.frame.lock().expect("not poisoned").take().expect("it was kept back");
     let mut direct = TcpStream::connect(&brokers).expect("the broker");
     direct.write_all(&late).expect("sent");
-    direct
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .expect("a time-out");
+    direct.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     let answer = frame(&mut direct).expect("an answer");
     let code = answer[answer.len() - 3..].to_vec();
     eprintln!("the late end is answered with the bytes {code:?}");
-    assert_eq!(
-        log.transact(&out("three"), &[(ours[0], 3)], &meta).await,
-        Ended::Committed
-    );
+    assert_eq!(log.transact(&out("three"), &[(ours[0], 3)], &meta).await, Ended::Committed);
     assert_eq!(log.group_offset(ours[0]).await, Ok(Some(3)));
 
     let mut reader = KafkaLog::new(settings(brokers, "reader", Topic::OrdersPaid)).expect("a log");
@@ -202,14 +161,8 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
     let mut values = Vec::new();
     let until = Instant::now() + Duration::from_secs(15);
     while values.len() < 3 && Instant::now() < until {
-        let polled = reader
-            .poll(10, Duration::from_millis(200))
-            .await
-            .expect("polls");
+        let polled = reader.poll(10, Duration::from_millis(200)).await.expect("polls");
         values.extend(polled.records.into_iter().filter_map(|it| it.value));
     }
-    assert_eq!(
-        values,
-        vec![b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]
-    );
+    assert_eq!(values, vec![b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
 }

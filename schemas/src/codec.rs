@@ -8,7 +8,10 @@ use std::{collections::HashMap, io::Cursor, sync::LazyLock};
 use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
 use thiserror::Error;
 
-use crate::{order::MAX_RECORD_BYTES, topics::{Record, Topic}};
+use crate::{
+    order::MAX_RECORD_BYTES,
+    topics::{Record, Topic},
+};
 
 /// Why bytes are not a record, or a record not bytes. None of these holds content.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -81,7 +84,8 @@ impl WriterSchema {
     /// Reads the body that follows the wire header; every byte must belong to it.
     pub fn read<T: Record>(&self, body: &[u8]) -> Result<T, CodecError> {
         let mut cursor = Cursor::new(body);
-        let value = self.reader.read_deser(&mut cursor).map_err(|error| CodecError::Body(self.id, cut(&error.to_string())))?;
+        let value =
+            self.reader.read_deser(&mut cursor).map_err(|error| CodecError::Body(self.id, cut(&error.to_string())))?;
         let left = body.len() - usize::try_from(cursor.position()).unwrap_or(body.len());
         if left == 0 { Ok(value) } else { Err(CodecError::Trailing(self.id, left)) }
     }
@@ -110,9 +114,8 @@ static OWN: LazyLock<HashMap<Topic, Own>> = LazyLock::new(|| {
     Topic::ALL
         .iter()
         .map(|&topic| {
-            let schema: &'static Schema = Box::leak(Box::new(
-                Schema::parse_str(topic.schema_text()).expect("a test parses every schema file"),
-            ));
+            let schema: &'static Schema =
+                Box::leak(Box::new(Schema::parse_str(topic.schema_text()).expect("a test parses every schema file")));
             let writer = GenericDatumWriter::builder(schema)
                 .validate(false)
                 .build()
@@ -223,7 +226,11 @@ pub fn erased_party() -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{events::OrderHeld, inbound::{Inbound, OrderReceived}, order::{Address, Order, OrderLine, Party}};
+    use crate::{
+        events::OrderHeld,
+        inbound::{Inbound, OrderReceived},
+        order::{Address, Order, OrderLine, Party},
+    };
 
     fn order() -> OrderReceived {
         OrderReceived {

@@ -3,7 +3,12 @@
 use apache_avro::AvroSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::OrderId, order::{Order, Party}, values::Micros, words};
+use crate::{
+    ids::OrderId,
+    order::{Order, Party},
+    values::Micros,
+    words,
+};
 
 words! {
     /// What a raw body is about.

@@ -3,7 +3,11 @@
 use apache_avro::AvroSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::OrderId, values::{Micros, UnitPrice}, words};
+use crate::{
+    ids::OrderId,
+    values::{Micros, UnitPrice},
+    words,
+};
 
 /// The most lines an order may have, and the most bytes any record may have on the wire.
 pub const MAX_LINES: usize = 2_000;

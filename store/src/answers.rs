@@ -22,12 +22,7 @@ pub enum Known {
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn begin(
-    client: &Client,
-    account: &str,
-    key: &str,
-    body_hash: &str,
-) -> Result<Known, StoreError> {
+pub async fn begin(client: &Client, account: &str, key: &str, body_hash: &str) -> Result<Known, StoreError> {
     let new = client
         .execute(
             "INSERT INTO http_answers (account, idempotency_key, body_hash) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
@@ -47,8 +42,7 @@ pub async fn begin(
     let Some(row) = row else {
         return Ok(Known::Unfinished);
     };
-    let (known, status, answer): (&str, Option<i32>, Option<String>) =
-        (row.get(0), row.get(1), row.get(2));
+    let (known, status, answer): (&str, Option<i32>, Option<String>) = (row.get(0), row.get(1), row.get(2));
     Ok(match status.and_then(|status| u16::try_from(status).ok()) {
         _ if known != body_hash => Known::Other,
         Some(status) => Known::Answered(status, answer.unwrap_or_default()),
@@ -83,10 +77,5 @@ pub async fn finish(
 /// # Errors
 /// Whatever Postgres says.
 pub async fn forget(client: &Client, hours: i32) -> Result<u64, StoreError> {
-    Ok(client
-        .execute(
-            "DELETE FROM http_answers WHERE at < now() - make_interval(hours => $1)",
-            &[&hours],
-        )
-        .await?)
+    Ok(client.execute("DELETE FROM http_answers WHERE at < now() - make_interval(hours => $1)", &[&hours]).await?)
 }

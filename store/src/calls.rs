@@ -26,14 +26,8 @@ pub enum CallState {
 }
 
 impl CallState {
-    pub const ALL: &'static [Self] = &[
-        Self::Planned,
-        Self::Sent,
-        Self::Unknown,
-        Self::Done,
-        Self::Refused,
-        Self::Withdrawn,
-    ];
+    pub const ALL: &'static [Self] =
+        &[Self::Planned, Self::Sent, Self::Unknown, Self::Done, Self::Refused, Self::Withdrawn];
 
     /// The word in the table.
     pub const fn as_str(self) -> &'static str {
@@ -49,10 +43,7 @@ impl CallState {
 
     /// The state of a word.
     pub fn of(word: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|state| state.as_str() == word)
+        Self::ALL.iter().copied().find(|state| state.as_str() == word)
     }
 
     /// Nothing is left to do.
@@ -148,36 +139,9 @@ mod tests {
         // Rows: states in the order of ALL. Columns: steps in the order of ALL. `None`: refused.
         let table: [[Option<CallState>; 8]; 6] = [
             // Send        Succeed     Refuse         NotDone        LoseSight      Find        FindNothing    Withdraw
-            [
-                Some(Sent),
-                None,
-                None,
-                None,
-                None,
-                None,
-                None,
-                Some(Withdrawn),
-            ],
-            [
-                None,
-                Some(Done),
-                Some(Refused),
-                Some(Planned),
-                Some(Unknown),
-                None,
-                None,
-                None,
-            ],
-            [
-                None,
-                Some(Done),
-                Some(Refused),
-                None,
-                Some(Unknown),
-                Some(Done),
-                Some(Planned),
-                None,
-            ],
+            [Some(Sent), None, None, None, None, None, None, Some(Withdrawn)],
+            [None, Some(Done), Some(Refused), Some(Planned), Some(Unknown), None, None, None],
+            [None, Some(Done), Some(Refused), None, Some(Unknown), Some(Done), Some(Planned), None],
             [None, Some(Done), None, None, None, Some(Done), None, None],
             [None, None, Some(Refused), None, None, None, None, None],
             [None, None, None, None, None, None, None, Some(Withdrawn)],
@@ -204,11 +168,7 @@ mod tests {
                     assert!(may_send);
                 }
                 let cleared = matches!(step, CallStep::NotDone | CallStep::FindNothing);
-                walk(
-                    next,
-                    cleared || (may_send && step != CallStep::Send),
-                    depth - 1,
-                );
+                walk(next, cleared || (may_send && step != CallStep::Send), depth - 1);
             }
         }
         walk(Planned, true, 6);
@@ -228,15 +188,10 @@ mod tests {
 
     #[test]
     fn a_call_id_follows_from_what_it_is_for() {
-        assert_eq!(
-            call_id("label", &["s1", "p1"], 0),
-            call_id("label", &["s1", "p1"], 0)
-        );
-        for other in [
-            call_id("label", &["s1", "p1"], 1),
-            call_id("void", &["s1", "p1"], 0),
-            call_id("label", &["s1p1"], 0),
-        ] {
+        assert_eq!(call_id("label", &["s1", "p1"], 0), call_id("label", &["s1", "p1"], 0));
+        for other in
+            [call_id("label", &["s1", "p1"], 1), call_id("void", &["s1", "p1"], 0), call_id("label", &["s1p1"], 0)]
+        {
             assert_ne!(call_id("label", &["s1", "p1"], 0), other);
         }
     }

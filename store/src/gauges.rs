@@ -69,9 +69,7 @@ pub async fn read(client: &Client) -> Result<ReadGauges, StoreError> {
             &[],
         )
         .await?;
-    let letters = client
-        .query_one("SELECT count(*) FROM dead_letters", &[])
-        .await?;
+    let letters = client.query_one("SELECT count(*) FROM dead_letters", &[]).await?;
     Ok(ReadGauges {
         open_holds: holds.iter().map(|row| (row.get(0), row.get(1))).collect(),
         overdue_holds: holds.iter().map(|row| row.get::<_, i64>(2)).sum(),

@@ -16,11 +16,7 @@ use crate::{
 ///
 /// # Errors
 /// Whatever Postgres says; a row of a topic this version does not know.
-pub async fn of_order(
-    client: &Client,
-    step: &str,
-    order: OrderId,
-) -> Result<Vec<(JournalRow, Micros)>, LedgerError> {
+pub async fn of_order(client: &Client, step: &str, order: OrderId) -> Result<Vec<(JournalRow, Micros)>, LedgerError> {
     let rows = client
         .query(
             concat!(
@@ -46,12 +42,7 @@ pub async fn of_order(
 ///
 /// # Errors
 /// As [`of_order`].
-pub async fn after(
-    client: &Client,
-    step: &str,
-    journal_id: i64,
-    limit: i64,
-) -> Result<Vec<JournalRow>, LedgerError> {
+pub async fn after(client: &Client, step: &str, journal_id: i64, limit: i64) -> Result<Vec<JournalRow>, LedgerError> {
     let rows = client
         .query(
             concat!(
@@ -73,17 +64,11 @@ pub async fn after(
 /// Whatever Postgres says; a state that cannot be read.
 pub async fn state(client: &Client, order: OrderId) -> Result<Option<OrderState>, LedgerError> {
     let row = client
-        .query_opt(
-            "SELECT s.state FROM orders o JOIN states s USING (order_no) WHERE o.order_id = $1",
-            &[&order.0],
-        )
+        .query_opt("SELECT s.state FROM orders o JOIN states s USING (order_no) WHERE o.order_id = $1", &[&order.0])
         .await?;
     row.map(|row| {
-        serde_json::from_str(row.get(0)).map_err(|error| {
-            LedgerError::Stop(format!(
-                "the state of order {order} cannot be read: {error}"
-            ))
-        })
+        serde_json::from_str(row.get(0))
+            .map_err(|error| LedgerError::Stop(format!("the state of order {order} cannot be read: {error}")))
     })
     .transpose()
 }

@@ -5,20 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kept_processors::ledger::{
-    Content, Facts, LedgerEvent, OrderState, Sku, StockKey, StockRow, Timer,
-};
-use kept_schemas::{
-    EventId, Headers, OrderId, Party, Topic, Wire, codec::erased_party, inputs::Condition,
-};
+use kept_processors::ledger::{Content, Facts, LedgerEvent, OrderState, Sku, StockKey, StockRow, Timer};
+use kept_schemas::{EventId, Headers, OrderId, Party, Topic, Wire, codec::erased_party, inputs::Condition};
 use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
 use crate::{
     pg::{At, Prefix, Purpose, Schema, connect},
     seam::{
-        Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress,
-        TopicPartition, Written,
+        Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, TopicPartition, Written,
     },
     statements::statements,
 };
@@ -29,26 +24,14 @@ const WAITING_PER_SKU: i64 = 256;
 /// A query that is sent when polled; nothing when `skip`.
 macro_rules! read {
     ($txn:expr, $statement:expr, $skip:expr, $params:expr) => {
-        async {
-            if $skip {
-                Ok(Vec::new())
-            } else {
-                $txn.query($statement, $params).await
-            }
-        }
+        async { if $skip { Ok(Vec::new()) } else { $txn.query($statement, $params).await } }
     };
 }
 
 /// A statement that is sent when polled, giving the number of rows it touched; nothing when `skip`.
 macro_rules! written {
     ($txn:expr, $statement:expr, $skip:expr, $params:expr) => {
-        async {
-            if $skip {
-                Ok(0)
-            } else {
-                $txn.execute($statement, $params).await
-            }
-        }
+        async { if $skip { Ok(0) } else { $txn.execute($statement, $params).await } }
     };
 }
 
@@ -208,16 +191,7 @@ impl PgLedger {
         let schema = prefix.ledger();
         let (client, statements, backend) = open(url, &schema).await?;
         let (url, step) = (url.to_owned(), step.to_owned());
-        Ok(Self {
-            url,
-            schema,
-            step,
-            client,
-            statements,
-            backend,
-            owned: BTreeMap::new(),
-            places: BTreeMap::new(),
-        })
+        Ok(Self { url, schema, step, client, statements, backend, owned: BTreeMap::new(), places: BTreeMap::new() })
     }
 
     /// The pid of our backend in Postgres; fault tests end it.
@@ -229,12 +203,8 @@ impl PgLedger {
 async fn open(url: &str, schema: &Schema) -> Result<(Client, Statements, (i32, At)), LedgerError> {
     let client = connect(url, schema, Purpose::Ledger).await?;
     let statements = Statements::prepare(&client).await?;
-    let row = client
-        .query_one(
-            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
-            &[],
-        )
-        .await?;
+    let row =
+        client.query_one("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()", &[]).await?;
     Ok((client, statements, (row.get(0), row.get(1))))
 }
 
@@ -242,13 +212,8 @@ impl Ledger for PgLedger {
     type Txn<'a> = PgTxn<'a>;
 
     async fn progress(&mut self, at: TopicPartition) -> Result<Option<Progress>, LedgerError> {
-        let row = self
-            .client
-            .query_opt(
-                &self.statements.progress,
-                &[&self.step, &at.topic.name(), &at.partition],
-            )
-            .await?;
+        let row =
+            self.client.query_opt(&self.statements.progress, &[&self.step, &at.topic.name(), &at.partition]).await?;
         Ok(row.map(|row| Progress {
             next_offset: row.get(0),
             owner_epoch: row.get(1),
@@ -258,26 +223,12 @@ impl Ledger for PgLedger {
         }))
     }
 
-    async fn take(
-        &mut self,
-        at: TopicPartition,
-        topic_id: &str,
-        start_offset: i64,
-    ) -> Result<Progress, LedgerError> {
-        let Self {
-            step,
-            client,
-            statements,
-            owned,
-            places,
-            ..
-        } = self;
+    async fn take(&mut self, at: TopicPartition, topic_id: &str, start_offset: i64) -> Result<Progress, LedgerError> {
+        let Self { step, client, statements, owned, places, .. } = self;
         let (step, topic) = (&*step, at.topic.name());
         // Before anything that would wait for its locks.
-        let ended: Option<bool> = client
-            .query_opt(&statements.end_owner, &[step, &topic, &at.partition])
-            .await?
-            .map(|row| row.get(0));
+        let ended: Option<bool> =
+            client.query_opt(&statements.end_owner, &[step, &topic, &at.partition]).await?.map(|row| row.get(0));
         if ended == Some(false) {
             return Err(LedgerError::Lost(format!(
                 "the previous owner's session of {topic}/{} does not end",
@@ -285,16 +236,9 @@ impl Ledger for PgLedger {
             )));
         }
         let txn = client.transaction().await?;
-        let clean = txn
-            .query_opt(&statements.was_clean, &[step, &topic, &at.partition])
-            .await?
-            .is_none_or(|row| row.get(0));
-        let row = txn
-            .query_one(
-                &statements.take,
-                &[step, &topic, &at.partition, &topic_id, &start_offset],
-            )
-            .await?;
+        let clean =
+            txn.query_opt(&statements.was_clean, &[step, &topic, &at.partition]).await?.is_none_or(|row| row.get(0));
+        let row = txn.query_one(&statements.take, &[step, &topic, &at.partition, &topic_id, &start_offset]).await?;
         let progress = Progress {
             next_offset: row.get(0),
             owner_epoch: row.get(1),
@@ -302,11 +246,7 @@ impl Ledger for PgLedger {
             emitted_floor: row.get(3),
             clean,
         };
-        txn.execute(
-            &statements.forget_attempts,
-            &[step, &topic, &at.partition, &progress.next_offset],
-        )
-        .await?;
+        txn.execute(&statements.forget_attempts, &[step, &topic, &at.partition, &progress.next_offset]).await?;
         txn.commit().await?;
         owned.insert(at, progress.owner_epoch);
         places.insert(at, row.get(4));
@@ -314,13 +254,7 @@ impl Ledger for PgLedger {
     }
 
     async fn begin(&mut self) -> Result<PgTxn<'_>, LedgerError> {
-        let Self {
-            step,
-            client,
-            statements,
-            places,
-            ..
-        } = self;
+        let Self { step, client, statements, places, .. } = self;
         Ok(PgTxn {
             txn: client.transaction().await?,
             statements,
@@ -341,23 +275,11 @@ impl Ledger for PgLedger {
         let limit = i64::try_from(limit.max(1)).unwrap_or(i64::MAX);
         let rows = self
             .client
-            .query(
-                &self.statements.unemitted,
-                &[
-                    &self.step,
-                    &at.topic.name(),
-                    &at.partition,
-                    &from,
-                    &to,
-                    &limit,
-                ],
-            )
+            .query(&self.statements.unemitted, &[&self.step, &at.topic.name(), &at.partition, &from, &to, &limit])
             .await?;
         let full = i64::try_from(rows.len()).unwrap_or(i64::MAX) >= limit;
-        let mut rows: Vec<JournalRow> = rows
-            .iter()
-            .map(|row| journal_row(row, &self.step))
-            .collect::<Result<_, _>>()?;
+        let mut rows: Vec<JournalRow> =
+            rows.iter().map(|row| journal_row(row, &self.step)).collect::<Result<_, _>>()?;
         let up_to = match rows.last() {
             Some(last) if full => last.cause.offset + 1,
             _ => to,
@@ -367,10 +289,7 @@ impl Ledger for PgLedger {
     }
 
     async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
-        let owned: Vec<_> = floors
-            .iter()
-            .filter_map(|(at, floor)| Some((*at, *self.owned.get(at)?, *floor)))
-            .collect();
+        let owned: Vec<_> = floors.iter().filter_map(|(at, floor)| Some((*at, *self.owned.get(at)?, *floor))).collect();
         if owned.is_empty() {
             return Ok(());
         }
@@ -378,22 +297,14 @@ impl Ledger for PgLedger {
         let partitions: Vec<i32> = owned.iter().map(|(at, ..)| at.partition).collect();
         let epochs: Vec<i64> = owned.iter().map(|(_, epoch, _)| *epoch).collect();
         let floors: Vec<i64> = owned.iter().map(|(.., floor)| *floor).collect();
-        self.client
-            .execute(
-                &self.statements.emitted,
-                &[&self.step, &topics, &partitions, &epochs, &floors],
-            )
-            .await?;
+        self.client.execute(&self.statements.emitted, &[&self.step, &topics, &partitions, &epochs, &floors]).await?;
         Ok(())
     }
 
     async fn attempt(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError> {
         let row = self
             .client
-            .query_one(
-                &self.statements.attempt,
-                &[&self.step, &at.topic.name(), &at.partition, &offset],
-            )
+            .query_one(&self.statements.attempt, &[&self.step, &at.topic.name(), &at.partition, &offset])
             .await?;
         Ok(row.get(0))
     }
@@ -402,12 +313,7 @@ impl Ledger for PgLedger {
         let topics: Vec<&str> = at.iter().map(|(at, _)| at.topic.name()).collect();
         let partitions: Vec<i32> = at.iter().map(|(at, _)| at.partition).collect();
         let epochs: Vec<i64> = at.iter().map(|(_, epoch)| *epoch).collect();
-        self.client
-            .execute(
-                &self.statements.leave,
-                &[&self.step, &topics, &partitions, &epochs],
-            )
-            .await?;
+        self.client.execute(&self.statements.leave, &[&self.step, &topics, &partitions, &epochs]).await?;
         for (at, epoch) in at {
             if self.owned.get(at) == Some(epoch) {
                 self.owned.remove(at);
@@ -419,14 +325,10 @@ impl Ledger for PgLedger {
     async fn reconnect(&mut self) -> Result<(), LedgerError> {
         let (client, statements, backend) = open(&self.url, &self.schema).await?;
         // Our old session may be at work still, a commit of ours among it: nothing is known before it is gone.
-        let ended: Option<bool> = client
-            .query_opt(&statements.end_backend, &[&self.backend.0, &self.backend.1])
-            .await?
-            .map(|row| row.get(0));
+        let ended: Option<bool> =
+            client.query_opt(&statements.end_backend, &[&self.backend.0, &self.backend.1]).await?.map(|row| row.get(0));
         if ended == Some(false) {
-            return Err(LedgerError::Lost(
-                "our previous session does not end".into(),
-            ));
+            return Err(LedgerError::Lost("our previous session does not end".into()));
         }
         (self.client, self.statements, self.backend) = (client, statements, backend);
         self.owned.clear();
@@ -472,18 +374,7 @@ impl LedgerTxn for PgTxn<'_> {
         self.failed = true;
         let moved = self
             .txn
-            .execute(
-                &self.statements.advance,
-                &[
-                    &self.step,
-                    &topics,
-                    &partitions,
-                    &epochs,
-                    &from,
-                    &to,
-                    &floors,
-                ],
-            )
+            .execute(&self.statements.advance, &[&self.step, &topics, &partitions, &epochs, &from, &to, &floors])
             .await?;
         let all = usize::try_from(moved) == Ok(moves.len());
         // After a miss there is nothing to commit.
@@ -491,11 +382,7 @@ impl LedgerTxn for PgTxn<'_> {
         Ok(all)
     }
 
-    async fn lock(
-        &mut self,
-        keys: &Keys,
-        skus: &mut dyn FnMut(&Facts) -> Vec<Sku>,
-    ) -> Result<Locked, LedgerError> {
+    async fn lock(&mut self, keys: &Keys, skus: &mut dyn FnMut(&Facts) -> Vec<Sku>) -> Result<Locked, LedgerError> {
         let failed = std::mem::replace(&mut self.failed, true);
         let mut found = Locked::default();
         self.lock_orders(keys, &mut found).await?;
@@ -515,9 +402,7 @@ impl LedgerTxn for PgTxn<'_> {
 
     async fn commit(self) -> Result<(), LedgerError> {
         if self.failed {
-            return Err(LedgerError::Refused(
-                "a statement of this transaction failed; it cannot be committed".into(),
-            ));
+            return Err(LedgerError::Refused("a statement of this transaction failed; it cannot be committed".into()));
         }
         Ok(self.txn.commit().await?)
     }
@@ -525,25 +410,12 @@ impl LedgerTxn for PgTxn<'_> {
 
 impl PgTxn<'_> {
     async fn lock_orders(&mut self, keys: &Keys, found: &mut Locked) -> Result<(), LedgerError> {
-        let Self {
-            txn,
-            statements,
-            locked,
-            ..
-        } = self;
-        let ids: BTreeSet<Uuid> = keys
-            .orders
-            .iter()
-            .chain(&keys.contents)
-            .map(|id| id.0)
-            .collect();
+        let Self { txn, statements, locked, .. } = self;
+        let ids: BTreeSet<Uuid> = keys.orders.iter().chain(&keys.contents).map(|id| id.0).collect();
         let ids: Vec<Uuid> = ids.into_iter().collect();
         let with_contents: Vec<Uuid> = keys.contents.iter().map(|id| id.0).collect();
-        let (cause_orders, cause_ids): (Vec<Uuid>, Vec<Uuid>) = keys
-            .causes
-            .iter()
-            .map(|(order, cause)| (order.0, cause.0))
-            .unzip();
+        let (cause_orders, cause_ids): (Vec<Uuid>, Vec<Uuid>) =
+            keys.causes.iter().map(|(order, cause)| (order.0, cause.0)).unzip();
         // Sent at once and done in this order, so that what follows the locks is read under them.
         let (now, _, orders, states, contents, causes, parked) = tokio::try_join!(
             biased;
@@ -557,22 +429,15 @@ impl PgTxn<'_> {
         )?;
         let At(now) = now.get(0);
         found.facts.now = now;
-        let mut states: BTreeMap<Uuid, String> =
-            states.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let mut states: BTreeMap<Uuid, String> = states.iter().map(|row| (row.get(0), row.get(1))).collect();
         for row in &orders {
             let (id, order_no): (Uuid, i64) = (row.get(0), row.get(1));
             let order_id = OrderId(id);
             let state = states.remove(&id);
             let order = match &state {
-                None => OrderState {
-                    order_id,
-                    order_no,
-                    ..OrderState::default()
-                },
+                None => OrderState { order_id, order_no, ..OrderState::default() },
                 Some(state) => serde_json::from_str(state).map_err(|error| {
-                    LedgerError::Stop(format!(
-                        "the state of order {order_id} cannot be read: {error}"
-                    ))
+                    LedgerError::Stop(format!("the state of order {order_id} cannot be read: {error}"))
                 })?,
             };
             let before = OrderBefore {
@@ -585,13 +450,10 @@ impl PgTxn<'_> {
             found.facts.orders.insert(order_id, order);
         }
         for row in contents {
-            let (order_id, text, party): (Uuid, String, Option<Vec<u8>>) =
-                (row.get(0), row.get(1), row.get(2));
+            let (order_id, text, party): (Uuid, String, Option<Vec<u8>>) = (row.get(0), row.get(1), row.get(2));
             let order_id = OrderId(order_id);
             let unreadable = |error: serde_json::Error| {
-                LedgerError::Stop(format!(
-                    "the content of order {order_id} cannot be read: {error}"
-                ))
+                LedgerError::Stop(format!("the content of order {order_id} cannot be read: {error}"))
             };
             let mut content: Content = serde_json::from_str(&text).map_err(unreadable)?;
             if let Some(party) = &party {
@@ -601,28 +463,14 @@ impl PgTxn<'_> {
             found.facts.contents.insert(order_id, content);
         }
         for row in causes {
-            found
-                .acted
-                .insert((Some(OrderId(row.get(0))), EventId(row.get(1))));
+            found.acted.insert((Some(OrderId(row.get(0))), EventId(row.get(1))));
         }
-        found
-            .parked
-            .extend(parked.iter().map(|row| OrderId(row.get(0))));
+        found.parked.extend(parked.iter().map(|row| OrderId(row.get(0))));
         Ok(())
     }
 
-    async fn lock_skus(
-        &mut self,
-        wanted: &BTreeSet<Sku>,
-        keys: &Keys,
-        found: &mut Locked,
-    ) -> Result<(), LedgerError> {
-        let Self {
-            txn,
-            statements,
-            locked,
-            ..
-        } = self;
+    async fn lock_skus(&mut self, wanted: &BTreeSet<Sku>, keys: &Keys, found: &mut Locked) -> Result<(), LedgerError> {
+        let Self { txn, statements, locked, .. } = self;
         let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         let stock_causes: Vec<Uuid> = keys.stock_causes.iter().map(|id| id.0).collect();
         let none = wanted.is_empty();
@@ -647,43 +495,21 @@ impl PgTxn<'_> {
         }
         for row in stock {
             let condition: &str = row.get(2);
-            let key = StockKey {
-                sku: row.get(0),
-                location_id: row.get(1),
-                condition: Condition::of(condition),
-            };
-            let stock = StockRow {
-                on_hand: row.get(3),
-                reserved: row.get(4),
-                picked: row.get(5),
-                version: row.get(6),
-            };
+            let key = StockKey { sku: row.get(0), location_id: row.get(1), condition: Condition::of(condition) };
+            let stock = StockRow { on_hand: row.get(3), reserved: row.get(4), picked: row.get(5), version: row.get(6) };
             found.facts.stock.insert(key, stock);
         }
         locked.claims = found.facts.claims.clone();
         locked.stock = found.facts.stock.clone();
-        found
-            .acted
-            .extend(causes.iter().map(|row| (None, EventId(row.get(0)))));
+        found.acted.extend(causes.iter().map(|row| (None, EventId(row.get(0)))));
         for row in waiting {
-            found
-                .facts
-                .waiting
-                .entry(row.get(0))
-                .or_default()
-                .push(OrderId(row.get(1)));
+            found.facts.waiting.entry(row.get(0)).or_default().push(OrderId(row.get(1)));
         }
         Ok(())
     }
 
     async fn write_all(&self, written: &Written) -> Result<(), LedgerError> {
-        let Self {
-            txn,
-            statements,
-            locked,
-            step,
-            ..
-        } = self;
+        let Self { txn, statements, locked, step, .. } = self;
         let orders = OrderRows::of(&written.facts, locked)?;
         let contents = ContentRows::of(&written.facts, locked)?;
         let stock = StockRows::of(&written.facts, locked)?;
@@ -771,12 +597,8 @@ impl PgTxn<'_> {
                 &parked.reasons
             ]),
         )?;
-        if usize::try_from(changed) != Ok(orders.nos.len())
-            || usize::try_from(claimed) != Ok(stock.claims.len())
-        {
-            return Err(LedgerError::Stop(
-                "rows of orders or SKUs vanished while they were locked".into(),
-            ));
+        if usize::try_from(changed) != Ok(orders.nos.len()) || usize::try_from(claimed) != Ok(stock.claims.len()) {
+            return Err(LedgerError::Stop("rows of orders or SKUs vanished while they were locked".into()));
         }
         Ok(())
     }
@@ -787,18 +609,14 @@ fn waits(order: &OrderState) -> BTreeSet<Sku> {
     if !order.accepted || order.test || order.cancelled || order.completed.is_some() {
         return BTreeSet::new();
     }
-    order
-        .lines
-        .iter()
-        .filter(|line| line.short() > 0)
-        .map(|line| line.sku.clone())
-        .collect()
+    order.lines.iter().filter(|line| line.short() > 0).map(|line| line.sku.clone()).collect()
 }
 
 fn order_before<'a>(locked: &'a Before, order: &OrderId) -> Result<&'a OrderBefore, LedgerError> {
-    locked.orders.get(order).ok_or_else(|| {
-        LedgerError::Stop(format!("order {order} is to be written but was not locked"))
-    })
+    locked
+        .orders
+        .get(order)
+        .ok_or_else(|| LedgerError::Stop(format!("order {order} is to be written but was not locked")))
 }
 
 #[derive(Default)]
@@ -827,11 +645,8 @@ impl<'a> OrderRows<'a> {
             if order.seq == 0 {
                 continue;
             }
-            let state = serde_json::to_string(order).map_err(|error| {
-                LedgerError::Refused(format!(
-                    "the state of order {order_id} has no JSON: {error}"
-                ))
-            })?;
+            let state = serde_json::to_string(order)
+                .map_err(|error| LedgerError::Refused(format!("the state of order {order_id} has no JSON: {error}")))?;
             if state == before.state {
                 continue;
             }
@@ -845,19 +660,12 @@ impl<'a> OrderRows<'a> {
                 rows.wait_nos.push(no);
                 rows.wait_skus.push(sku.clone());
             }
-            for timer in before
-                .timers
-                .iter()
-                .filter(|old| order.timers.iter().all(|new| new.timer_id != old.timer_id))
+            for timer in before.timers.iter().filter(|old| order.timers.iter().all(|new| new.timer_id != old.timer_id))
             {
                 rows.no_timer_nos.push(no);
                 rows.no_timer_ids.push(&timer.timer_id);
             }
-            for timer in order
-                .timers
-                .iter()
-                .filter(|timer| !before.timers.contains(timer))
-            {
+            for timer in order.timers.iter().filter(|timer| !before.timers.contains(timer)) {
                 rows.timer_nos.push(no);
                 rows.timer_ids.push(&timer.timer_id);
                 rows.timer_purposes.push(timer.purpose.as_str());
@@ -884,22 +692,14 @@ impl ContentRows {
         let mut rows = Self::default();
         let nobody = Party::default();
         for (order_id, content) in &facts.contents {
-            let no_json = |error| {
-                LedgerError::Refused(format!(
-                    "the content of order {order_id} has no JSON: {error}"
-                ))
-            };
+            let no_json = |error| LedgerError::Refused(format!("the content of order {order_id} has no JSON: {error}"));
             let text = serde_json::to_string(content).map_err(no_json)?;
             // Nobody and an erased person look the same, and stay so.
             let party = match content.party == nobody {
                 true => None,
                 false => Some(serde_json::to_vec(&content.party).map_err(no_json)?),
             };
-            if locked
-                .contents
-                .get(order_id)
-                .is_some_and(|before| before.0 == text && before.1 == party)
-            {
+            if locked.contents.get(order_id).is_some_and(|before| before.0 == text && before.1 == party) {
                 continue;
             }
             rows.nos.push(order_before(locked, order_id)?.order_no);
@@ -926,8 +726,7 @@ struct StockRows<'a> {
 impl<'a> StockRows<'a> {
     fn of(facts: &'a Facts, locked: &Before) -> Result<Self, LedgerError> {
         let mut rows = Self::default();
-        let unlocked =
-            |sku: &str| LedgerError::Stop(format!("SKU {sku} is to be written but was not locked"));
+        let unlocked = |sku: &str| LedgerError::Stop(format!("SKU {sku} is to be written but was not locked"));
         for (sku, &claimed) in &facts.claims {
             match locked.claims.get(sku) {
                 Some(&before) if before == claimed => {}
@@ -1032,10 +831,7 @@ impl<'a> JournalRows<'a> {
     ) -> Result<Self, LedgerError> {
         let mut rows = Self::default();
         for (_, row) in events {
-            let at = TopicPartition {
-                topic: row.cause.topic,
-                partition: row.cause.partition,
-            };
+            let at = TopicPartition { topic: row.cause.topic, partition: row.cause.partition };
             let place = places.get(&at).ok_or_else(|| {
                 LedgerError::Stop(format!(
                     "an event's cause is in {}/{}, which was never taken",
@@ -1050,11 +846,9 @@ impl<'a> JournalRows<'a> {
             let usual = usual_headers(row, step);
             rows.nos.push(no);
             rows.seqs.push(seq);
-            rows.ids
-                .push(usual.event_id.expect("usual headers have an id").0);
+            rows.ids.push(usual.event_id.expect("usual headers have an id").0);
             rows.topics.push(row.topic.name());
-            rows.keys
-                .push((order_id.as_deref() != Some(&row.key)).then_some(row.key.as_str()));
+            rows.keys.push((order_id.as_deref() != Some(&row.key)).then_some(row.key.as_str()));
             rows.bodies.push(&row.wire.body);
             rows.parties.push(&row.wire.party);
             rows.cause_ids.push(row.cause.event_id.0);
@@ -1062,10 +856,10 @@ impl<'a> JournalRows<'a> {
             rows.cause_offsets.push(row.cause.offset);
             rows.cause_indexes.push(index(row));
             rows.traceparents.push(row.cause.traceparent.as_deref());
-            rows.headers.push((usual != row.headers).then(|| {
-                serde_json::to_string(&row.headers.pairs())
-                    .expect("a list of pairs of text is JSON")
-            }));
+            rows.headers.push(
+                (usual != row.headers)
+                    .then(|| serde_json::to_string(&row.headers.pairs()).expect("a list of pairs of text is JSON")),
+            );
         }
         Ok(rows)
     }
@@ -1073,21 +867,14 @@ impl<'a> JournalRows<'a> {
 
 /// The headers a ledger event has when nobody asked for others.
 fn usual_headers(row: &JournalRow, step: &str) -> Headers {
-    let event_id = row
-        .headers
-        .event_id
-        .unwrap_or_else(|| EventId::of_step(step, row.cause.event_id, row.index));
+    let event_id = row.headers.event_id.unwrap_or_else(|| EventId::of_step(step, row.cause.event_id, row.index));
     Headers {
         event_id: Some(event_id),
         cause_id: Some(row.cause.event_id),
         traceparent: row.cause.traceparent.clone(),
         subject: Some(row.topic.subject()),
         step: Some(step.to_owned()),
-        cause: Some((
-            row.cause.topic.name().to_owned(),
-            row.cause.partition,
-            row.cause.offset,
-        )),
+        cause: Some((row.cause.topic.name().to_owned(), row.cause.partition, row.cause.offset)),
         index: Some(row.index),
         fused_by: None,
     }
@@ -1096,9 +883,7 @@ fn usual_headers(row: &JournalRow, step: &str) -> Headers {
 /// Reads a row of [`journal_columns`].
 pub(crate) fn journal_row(row: &Row, step: &str) -> Result<JournalRow, LedgerError> {
     let topic = |name: &str| {
-        Topic::of(name).ok_or_else(|| {
-            LedgerError::Stop(format!("the journal names topic {name}, which is not ours"))
-        })
+        Topic::of(name).ok_or_else(|| LedgerError::Stop(format!("the journal names topic {name}, which is not ours")))
     };
     let order: Option<Uuid> = row.get(1);
     let seq: Option<i64> = row.get(2);
@@ -1108,17 +893,9 @@ pub(crate) fn journal_row(row: &Row, step: &str) -> Result<JournalRow, LedgerErr
     let mut read = JournalRow {
         journal_id: row.get(0),
         topic: topic(row.get(4))?,
-        key: key
-            .or(order.map(|order| order.hyphenated().to_string()))
-            .unwrap_or_default(),
-        wire: Wire {
-            body: row.get(6),
-            party: party.unwrap_or_else(erased_party),
-        },
-        headers: Headers {
-            event_id: Some(EventId(row.get(3))),
-            ..Headers::default()
-        },
+        key: key.or(order.map(|order| order.hyphenated().to_string())).unwrap_or_default(),
+        wire: Wire { body: row.get(6), party: party.unwrap_or_else(erased_party) },
+        headers: Headers { event_id: Some(EventId(row.get(3))), ..Headers::default() },
         order: order.map(OrderId).zip(seq),
         cause: kept_processors::ledger::Cause {
             event_id: EventId(row.get(8)),
@@ -1134,10 +911,7 @@ pub(crate) fn journal_row(row: &Row, step: &str) -> Result<JournalRow, LedgerErr
         None => usual_headers(&read, step),
         Some(pairs) => {
             let pairs: Vec<(String, String)> = serde_json::from_str(&pairs).map_err(|error| {
-                LedgerError::Stop(format!(
-                    "the headers of journal row {} cannot be read: {error}",
-                    read.journal_id
-                ))
+                LedgerError::Stop(format!("the headers of journal row {} cannot be read: {error}", read.journal_id))
             })?;
             let mut headers = Headers::default();
             for (name, value) in pairs {

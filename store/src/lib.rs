@@ -16,6 +16,6 @@ pub mod timers;
 
 pub use ledger::PgLedger;
 pub use migrate::{drop_all, migrate};
-pub use read::PgSink;
 pub use pg::{Prefix, Schema, StoreError};
+pub use read::PgSink;
 pub use timers::PgTimers;

@@ -39,12 +39,7 @@ pub async fn migrate(url: &str, prefix: &Prefix) -> Result<Vec<String>, StoreErr
 /// As [`migrate`].
 pub async fn migrate_ledger(url: &str, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
     let schema = prefix.ledger();
-    bring_up(
-        &mut connect(url, &schema, Purpose::Command).await?,
-        &schema,
-        LEDGER,
-    )
-    .await
+    bring_up(&mut connect(url, &schema, Purpose::Command).await?, &schema, LEDGER).await
 }
 
 /// One read model's schema alone, perhaps on another server. See [`migrate`].
@@ -52,22 +47,13 @@ pub async fn migrate_ledger(url: &str, prefix: &Prefix) -> Result<Vec<String>, S
 /// # Errors
 /// As [`migrate`].
 pub async fn migrate_read(url: &str, schema: &Schema) -> Result<Vec<String>, StoreError> {
-    bring_up(
-        &mut connect(url, schema, Purpose::Command).await?,
-        schema,
-        READ,
-    )
-    .await
+    bring_up(&mut connect(url, schema, Purpose::Command).await?, schema, READ).await
 }
 
 /// The number under which one migration at a time works on a database: "kept" in ASCII.
 const LOCK: i64 = 0x6b65_7074;
 
-async fn bring_up(
-    client: &mut Client,
-    schema: &Schema,
-    steps: &[Step],
-) -> Result<Vec<String>, StoreError> {
+async fn bring_up(client: &mut Client, schema: &Schema, steps: &[Step]) -> Result<Vec<String>, StoreError> {
     let txn = client.transaction().await?;
     let ran = run(&txn, schema, steps).await;
     match ran {
@@ -77,28 +63,17 @@ async fn bring_up(
     ran
 }
 
-async fn run(
-    txn: &Transaction<'_>,
-    schema: &Schema,
-    steps: &[Step],
-) -> Result<Vec<String>, StoreError> {
-    txn.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
-        .await?;
+async fn run(txn: &Transaction<'_>, schema: &Schema, steps: &[Step]) -> Result<Vec<String>, StoreError> {
+    txn.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
     // The only names put into SQL as text; `Schema` allows nothing but a-z, 0-9 and _.
-    txn.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}"))
-        .await?;
+    txn.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
     txn.batch_execute(
         "CREATE TABLE IF NOT EXISTS migrations (
              position integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
              at timestamptz NOT NULL DEFAULT now())",
     )
     .await?;
-    let done = txn
-        .query(
-            "SELECT name, checksum FROM migrations ORDER BY position",
-            &[],
-        )
-        .await?;
+    let done = txn.query("SELECT name, checksum FROM migrations ORDER BY position", &[]).await?;
     if done.len() > steps.len() {
         return Err(StoreError::Stop(format!(
             "schema {schema} was migrated by a newer version of kept ({} steps, this one knows {})",
@@ -138,15 +113,8 @@ async fn run(
 /// Whatever Postgres says.
 pub async fn drop_all(url: &str, prefix: &Prefix) -> Result<(), StoreError> {
     let client = connect(url, &prefix.ledger(), Purpose::Command).await?;
-    for schema in [
-        prefix.ledger(),
-        prefix.read(),
-        prefix.read_new(),
-        prefix.read_old(),
-    ] {
-        client
-            .batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE"))
-            .await?;
+    for schema in [prefix.ledger(), prefix.read(), prefix.read_new(), prefix.read_old()] {
+        client.batch_execute(&format!("DROP SCHEMA IF EXISTS {schema} CASCADE")).await?;
     }
     Ok(())
 }

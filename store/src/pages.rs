@@ -54,16 +54,9 @@ pub struct OrderPage {
 pub async fn overview(client: &Client, schema: &str) -> Result<Overview, Error> {
     let counts = async |sql: String| -> Result<Vec<Count>, Error> {
         let rows = client.query(&sql, &[]).await?;
-        Ok(rows
-            .iter()
-            .map(|row| Count {
-                name: row.get(0),
-                count: row.get(1),
-            })
-            .collect())
+        Ok(rows.iter().map(|row| Count { name: row.get(0), count: row.get(1) }).collect())
     };
-    let number =
-        async |sql: String| -> Result<i64, Error> { Ok(client.query_one(&sql, &[]).await?.get(0)) };
+    let number = async |sql: String| -> Result<i64, Error> { Ok(client.query_one(&sql, &[]).await?.get(0)) };
     let waiting = client
         .query(
             &format!(
@@ -119,11 +112,7 @@ pub async fn order(client: &Client, schema: &str, asked: &str) -> Result<Option<
         let rows = client.query(&sql, &[&order_id]).await?;
         Ok(rows
             .iter()
-            .map(|row| {
-                (0..row.len())
-                    .map(|at| row.get::<_, Option<String>>(at).unwrap_or_default())
-                    .collect()
-            })
+            .map(|row| (0..row.len()).map(|at| row.get::<_, Option<String>>(at).unwrap_or_default()).collect())
             .collect())
     };
     Ok(Some(OrderPage {

@@ -99,11 +99,7 @@ pub async fn show(client: &Client, order: OrderId) -> Result<Vec<ParkedRecord>, 
 ///
 /// # Errors
 /// As [`show`].
-pub async fn release(
-    client: &Client,
-    order: OrderId,
-    by: &str,
-) -> Result<Vec<ParkedRecord>, StoreError> {
+pub async fn release(client: &Client, order: OrderId, by: &str) -> Result<Vec<ParkedRecord>, StoreError> {
     client
         .execute(
             "UPDATE parked SET released_at = now(), released_by = $2 WHERE order_id = $1 AND released_at IS NULL",
@@ -121,12 +117,7 @@ pub async fn release(
 /// # Errors
 /// Whatever Postgres says.
 pub async fn sent(client: &Client, parked_ids: &[i64]) -> Result<(), StoreError> {
-    client
-        .execute(
-            "DELETE FROM parked WHERE parked_id = ANY($1) AND released_at IS NOT NULL",
-            &[&parked_ids],
-        )
-        .await?;
+    client.execute("DELETE FROM parked WHERE parked_id = ANY($1) AND released_at IS NOT NULL", &[&parked_ids]).await?;
     Ok(())
 }
 
@@ -137,9 +128,7 @@ fn record(row: &Row) -> Result<ParkedRecord, StoreError> {
         parked_id: row.get(0),
         order_id: OrderId(order_id),
         topic: Topic::of(topic).ok_or_else(|| {
-            StoreError::Stop(format!(
-                "order {order_id} is parked on topic {topic}, which is not ours"
-            ))
+            StoreError::Stop(format!("order {order_id} is parked on topic {topic}, which is not ours"))
         })?,
         partition: row.get(3),
         offset: row.get(4),

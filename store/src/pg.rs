@@ -23,16 +23,9 @@ pub struct Prefix(String);
 impl Prefix {
     /// Checks a prefix: `[a-z0-9_]`, at most 40 characters, not beginning with a digit or `pg_`.
     pub fn new(text: &str) -> Result<Self, StoreError> {
-        let plain = text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
-        let starts_well =
-            !text.starts_with(|first: char| first.is_ascii_digit()) && !text.starts_with("pg_");
-        if plain && starts_well && text.len() <= 40 {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(StoreError::Prefix)
-        }
+        let plain = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+        let starts_well = !text.starts_with(|first: char| first.is_ascii_digit()) && !text.starts_with("pg_");
+        if plain && starts_well && text.len() <= 40 { Ok(Self(text.to_owned())) } else { Err(StoreError::Prefix) }
     }
 
     /// The schema of the ledger's tables.
@@ -69,9 +62,7 @@ impl std::fmt::Display for Schema {
 /// Why something could not be done in Postgres.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    #[error(
-        "prefix must be of a-z, 0-9 and _, at most 40 characters, and begin with neither a digit nor pg_"
-    )]
+    #[error("prefix must be of a-z, 0-9 and _, at most 40 characters, and begin with neither a digit nor pg_")]
     Prefix,
     #[error("the address of postgres is not a URL that psql would take: {0}")]
     Address(String),
@@ -131,11 +122,7 @@ impl Purpose {
 /// A URL that does not parse, a server that is not there within 5 s or refuses.
 pub async fn connect(url: &str, schema: &Schema, purpose: Purpose) -> Result<Client, StoreError> {
     let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-        StoreError::Address(
-            error
-                .source()
-                .map_or_else(|| error.to_string(), ToString::to_string),
-        )
+        StoreError::Address(error.source().map_or_else(|| error.to_string(), ToString::to_string))
     })?;
     let mut options = config.get_options().unwrap_or_default().to_owned();
     let mut set = |name: &str, value: String| options.push_str(&format!(" -c {name}={value}"));
@@ -143,10 +130,7 @@ pub async fn connect(url: &str, schema: &Schema, purpose: Purpose) -> Result<Cli
     set("timezone", "UTC".into());
     set("tcp_user_timeout", TCP_USER_TIMEOUT.as_millis().to_string());
     if purpose != Purpose::Command {
-        set(
-            "idle_in_transaction_session_timeout",
-            IDLE_IN_TRANSACTION.as_millis().to_string(),
-        );
+        set("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.as_millis().to_string());
         set("lock_timeout", LOCK_TIMEOUT.as_millis().to_string());
         set("statement_timeout", "30000".into());
         // Everything is read by key through arrays. A plan made while a table was young and small would scan it,
@@ -171,11 +155,7 @@ pub async fn connect(url: &str, schema: &Schema, purpose: Purpose) -> Result<Cli
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             // Whoever waits for an answer gets an error of their own; this line says why.
-            tracing::debug!(
-                purpose = purpose.name(),
-                error = describe(&error),
-                "postgres connection ended"
-            );
+            tracing::debug!(purpose = purpose.name(), error = describe(&error), "postgres connection ended");
         }
     });
     Ok(client)
@@ -204,15 +184,8 @@ impl From<tokio_postgres::Error> for LedgerError {
         let text = describe(&error);
         let Some(code) = error.code() else {
             // Without a reply of the server's: the connection broke, or a value did not fit the protocol.
-            let broken = error.is_closed()
-                || error
-                    .source()
-                    .is_some_and(|source| source.is::<std::io::Error>());
-            return if broken {
-                Self::Lost(text)
-            } else {
-                Self::Refused(text)
-            };
+            let broken = error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>());
+            return if broken { Self::Lost(text) } else { Self::Refused(text) };
         };
         match code.code() {
             // A plan that a migration under way made old; a new session plans anew.
@@ -228,9 +201,7 @@ impl From<tokio_postgres::Error> for LedgerError {
                 || code == SqlState::UNDEFINED_COLUMN.code()
                 || code == SqlState::INVALID_SCHEMA_NAME.code() =>
             {
-                Self::Stop(format!(
-                    "the tables are not those of this version; run `kept migrate`: {text}"
-                ))
+                Self::Stop(format!("the tables are not those of this version; run `kept migrate`: {text}"))
             }
             code if code.starts_with("28")
                 || code.starts_with("3D")
@@ -253,9 +224,7 @@ impl From<StoreError> for LedgerError {
                 None => Self::Lost(describe(&error)),
             },
             StoreError::Silent(_) => Self::Lost(error.to_string()),
-            StoreError::Prefix | StoreError::Address(_) | StoreError::Stop(_) => {
-                Self::Stop(error.to_string())
-            }
+            StoreError::Prefix | StoreError::Address(_) | StoreError::Stop(_) => Self::Stop(error.to_string()),
         }
     }
 }
@@ -271,11 +240,7 @@ const LAST: i64 = 9_223_371_331_199_999_999;
 const FIRST: i64 = -211_810_204_800_000_000;
 
 impl ToSql for At {
-    fn to_sql(
-        &self,
-        _: &Type,
-        out: &mut BytesMut,
-    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
         let since_2000 = self.0.0.saturating_sub(EPOCH_2000).clamp(FIRST, LAST);
         out.extend_from_slice(&since_2000.to_be_bytes());
         Ok(IsNull::No)
@@ -305,24 +270,11 @@ mod tests {
 
     #[test]
     fn a_prefix_that_could_break_out_of_a_name_is_refused() {
-        for bad in [
-            "a.b",
-            "A",
-            "a\"",
-            "a b",
-            "a;",
-            "ä",
-            "1a",
-            "pg_x",
-            &"a".repeat(41),
-        ] {
+        for bad in ["a.b", "A", "a\"", "a b", "a;", "ä", "1a", "pg_x", &"a".repeat(41)] {
             assert!(Prefix::new(bad).is_err(), "{bad}");
         }
         for good in ["", "t1_", "shop_nl_"] {
-            assert_eq!(
-                Prefix::new(good).expect("a prefix").read().to_string(),
-                format!("{good}read")
-            );
+            assert_eq!(Prefix::new(good).expect("a prefix").read().to_string(), format!("{good}read"));
         }
     }
 }

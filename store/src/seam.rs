@@ -133,11 +133,7 @@ pub trait LedgerTxn {
 
     /// Locks orders, then hands each to `skus` to learn which SKUs its inputs touch, then locks those and their
     /// stock rows; reads who waits for them.
-    async fn lock(
-        &mut self,
-        keys: &Keys,
-        skus: &mut dyn FnMut(&Facts) -> Vec<Sku>,
-    ) -> Result<Locked, LedgerError>;
+    async fn lock(&mut self, keys: &Keys, skus: &mut dyn FnMut(&Facts) -> Vec<Sku>) -> Result<Locked, LedgerError>;
 
     /// Writes facts, journal, causes, timers and parked records. Journal ids are taken here, after the locks.
     async fn write(&mut self, written: Written) -> Result<(), LedgerError>;
@@ -158,12 +154,7 @@ pub trait Ledger {
 
     /// Takes a partition over: raises its epoch, ends the previous owner's backend, remembers ours. Makes the row
     /// at `start_offset` with `topic_id` when there is none.
-    async fn take(
-        &mut self,
-        at: TopicPartition,
-        topic_id: &str,
-        start_offset: i64,
-    ) -> Result<Progress, LedgerError>;
+    async fn take(&mut self, at: TopicPartition, topic_id: &str, start_offset: i64) -> Result<Progress, LedgerError>;
 
     /// Begins a transaction.
     async fn begin(&mut self) -> Result<Self::Txn<'_>, LedgerError>;
@@ -264,13 +255,7 @@ pub trait Rules: Send + Sync {
     fn skus(&self, input: &LedgerInput, facts: &Facts) -> Vec<Sku>;
 
     /// Decides. The events are folded into `facts` as they are made, so that the next record sees them.
-    fn decide(
-        &self,
-        input: &LedgerInput,
-        cause: &Cause,
-        facts: &mut Facts,
-        reference: &Reference,
-    ) -> Vec<LedgerEvent>;
+    fn decide(&self, input: &LedgerInput, cause: &Cause, facts: &mut Facts, reference: &Reference) -> Vec<LedgerEvent>;
 }
 
 /// A timer that is due, as the timer source reads it.

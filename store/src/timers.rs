@@ -32,12 +32,7 @@ impl PgTimers {
         let schema = prefix.ledger();
         let client = connect(url, &schema, Purpose::Ledger).await?;
         let due = client.prepare(DUE).await?;
-        Ok(Self {
-            url: url.to_owned(),
-            schema,
-            client,
-            due,
-        })
+        Ok(Self { url: url.to_owned(), schema, client, due })
     }
 }
 

@@ -6,8 +6,8 @@ use std::{future::Future as _, time::Duration};
 
 use common::Deployment;
 use kept_processors::ledger::{
-    Cause, Content, FulfilmentState, FulfilmentStatus, LedgerEvent, LineState, OrderState, Sku,
-    StockKey, StockRow, Timer,
+    Cause, Content, FulfilmentState, FulfilmentStatus, LedgerEvent, LineState, OrderState, Sku, StockKey, StockRow,
+    Timer,
 };
 use kept_schemas::{
     EventId, Headers, Micros, OrderId, Party, Topic, codec,
@@ -21,30 +21,18 @@ use kept_store::{
     gauges, parked,
     pg::{Purpose, connect},
     seam::{
-        Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers,
-        TopicPartition, Written,
+        Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers, TopicPartition, Written,
     },
 };
 
-const AT: TopicPartition = TopicPartition {
-    topic: Topic::OrdersValidated,
-    partition: 0,
-};
+const AT: TopicPartition = TopicPartition { topic: Topic::OrdersValidated, partition: 0 };
 
 async fn ledger(on: &Deployment) -> PgLedger {
-    PgLedger::connect(&on.url, &on.prefix, "ledger")
-        .await
-        .expect("a ledger")
+    PgLedger::connect(&on.url, &on.prefix, "ledger").await.expect("a ledger")
 }
 
 fn step(epoch: i64, from: i64, to: i64) -> Advance {
-    Advance {
-        at: AT,
-        owner_epoch: epoch,
-        from_offset: from,
-        to_offset: to,
-        emitted_floor: 0,
-    }
+    Advance { at: AT, owner_epoch: epoch, from_offset: from, to_offset: to, emitted_floor: 0 }
 }
 
 fn id(number: u32) -> OrderId {
@@ -61,11 +49,7 @@ fn cause(offset: i64) -> Cause {
     }
 }
 
-fn row(
-    event: impl Into<LedgerEvent>,
-    cause: &Cause,
-    index: u32,
-) -> (Option<LedgerEvent>, JournalRow) {
+fn row(event: impl Into<LedgerEvent>, cause: &Cause, index: u32) -> (Option<LedgerEvent>, JournalRow) {
     let event = event.into();
     let codec = codec::offline();
     let row = JournalRow {
@@ -91,23 +75,13 @@ fn row(
 }
 
 fn held(order: OrderId, seq: i64) -> OrderHeld {
-    OrderHeld {
-        order_id: order,
-        seq,
-        ..Default::default()
-    }
+    OrderHeld { order_id: order, seq, ..Default::default() }
 }
 
 async fn lock(txn: &mut impl LedgerTxn, orders: &[OrderId], skus: &[&str]) -> Locked {
-    let keys = Keys {
-        orders: orders.to_vec(),
-        contents: orders.to_vec(),
-        ..Keys::default()
-    };
+    let keys = Keys { orders: orders.to_vec(), contents: orders.to_vec(), ..Keys::default() };
     let wanted: Vec<Sku> = skus.iter().map(|sku| (*sku).to_owned()).collect();
-    txn.lock(&keys, &mut |_| wanted.clone())
-        .await
-        .expect("locks")
+    txn.lock(&keys, &mut |_| wanted.clone()).await.expect("locks")
 }
 
 /// Moves the partition on by one and writes `change`d facts of `orders` and `skus` with their events.
@@ -118,18 +92,10 @@ async fn one_batch(
     change: impl FnOnce(&mut Locked) -> Vec<(Option<LedgerEvent>, JournalRow)>,
 ) -> Result<(), LedgerError> {
     let mut txn = ledger.begin().await?;
-    assert!(
-        txn.advance(&[step(epoch, offset, offset + 1)]).await?,
-        "the partition is ours and stands there"
-    );
+    assert!(txn.advance(&[step(epoch, offset, offset + 1)]).await?, "the partition is ours and stands there");
     let mut locked = lock(&mut txn, orders, skus).await;
     let events = change(&mut locked);
-    txn.write(Written {
-        facts: locked.facts,
-        events,
-        ..Written::default()
-    })
-    .await?;
+    txn.write(Written { facts: locked.facts, events, ..Written::default() }).await?;
     txn.commit().await
 }
 
@@ -139,46 +105,22 @@ async fn a_partition_is_taken_with_a_rising_epoch_and_keeps_its_place() {
     let mut first = ledger(&on).await;
     assert_eq!(first.progress(AT).await, Ok(None));
     let taken = first.take(AT, "topic-1", 40).await.expect("taken");
-    assert_eq!(
-        (
-            taken.next_offset,
-            taken.owner_epoch,
-            taken.emitted_floor,
-            taken.clean
-        ),
-        (40, 1, 40, true)
-    );
+    assert_eq!((taken.next_offset, taken.owner_epoch, taken.emitted_floor, taken.clean), (40, 1, 40, true));
 
     let mut txn = first.begin().await.expect("a transaction");
-    let moved = Advance {
-        emitted_floor: 41,
-        ..step(1, 40, 45)
-    };
+    let moved = Advance { emitted_floor: 41, ..step(1, 40, 45) };
     assert!(txn.advance(&[moved]).await.expect("advances"));
     txn.commit().await.expect("commits");
 
     let mut second = ledger(&on).await;
     let taken = second.take(AT, "other", 0).await.expect("taken over");
-    assert_eq!(
-        (taken.next_offset, taken.owner_epoch, taken.emitted_floor),
-        (45, 2, 41)
-    );
-    assert_eq!(
-        (taken.topic_id.as_str(), taken.clean),
-        ("topic-1", false),
-        "the stored id, for the driver to compare"
-    );
+    assert_eq!((taken.next_offset, taken.owner_epoch, taken.emitted_floor), (45, 2, 41));
+    assert_eq!((taken.topic_id.as_str(), taken.clean), ("topic-1", false), "the stored id, for the driver to compare");
 
     second.leave(&[(AT, 2)]).await.expect("left");
     let mut third = ledger(&on).await;
-    assert!(
-        third.take(AT, "topic-1", 0).await.expect("taken").clean,
-        "it was left in good order"
-    );
-    assert!(
-        second.progress(AT).await.is_ok(),
-        "who left in good order keeps its session"
-    );
+    assert!(third.take(AT, "topic-1", 0).await.expect("taken").clean, "it was left in good order");
+    assert!(second.progress(AT).await.is_ok(), "who left in good order keeps its session");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,36 +131,14 @@ async fn a_batch_at_another_offset_or_under_a_stale_epoch_does_not_happen() {
     for miss in [step(1, 5, 6), step(0, 0, 1), step(2, 0, 1)] {
         let mut txn = ledger.begin().await.expect("a transaction");
         assert!(!txn.advance(&[miss]).await.expect("an answer"));
-        assert!(
-            matches!(txn.commit().await, Err(LedgerError::Refused(_))),
-            "nothing to commit after a miss"
-        );
+        assert!(matches!(txn.commit().await, Err(LedgerError::Refused(_))), "nothing to commit after a miss");
     }
-    let other = TopicPartition {
-        topic: Topic::CommandsReceived,
-        partition: 3,
-    };
-    let unknown = Advance {
-        at: other,
-        ..step(1, 0, 1)
-    };
+    let other = TopicPartition { topic: Topic::CommandsReceived, partition: 3 };
+    let unknown = Advance { at: other, ..step(1, 0, 1) };
     let mut txn = ledger.begin().await.expect("a transaction");
-    assert!(
-        !txn.advance(&[step(1, 0, 1), unknown])
-            .await
-            .expect("an answer"),
-        "one miss is a miss of all"
-    );
+    assert!(!txn.advance(&[step(1, 0, 1), unknown]).await.expect("an answer"), "one miss is a miss of all");
     drop(txn);
-    assert_eq!(
-        ledger
-            .progress(AT)
-            .await
-            .expect("progress")
-            .expect("a row")
-            .next_offset,
-        0
-    );
+    assert_eq!(ledger.progress(AT).await.expect("progress").expect("a row").next_offset, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,22 +151,15 @@ async fn taking_a_partition_over_ends_the_session_of_a_stopped_owner_and_its_loc
     lock(&mut stuck, &[id(1)], &["A"]).await;
 
     let mut next = ledger(&on).await;
-    let taken = tokio::time::timeout(Duration::from_secs(3), next.take(AT, "t", 0))
-        .await
-        .expect("at once")
-        .expect("taken");
+    let taken =
+        tokio::time::timeout(Duration::from_secs(3), next.take(AT, "t", 0)).await.expect("at once").expect("taken");
     assert_eq!((taken.next_offset, taken.owner_epoch), (0, 2));
-    one_batch(&mut next, (2, 0), (&[id(1)], &["A"]), |_| Vec::new())
-        .await
-        .expect("the locks are free");
+    one_batch(&mut next, (2, 0), (&[id(1)], &["A"]), |_| Vec::new()).await.expect("the locks are free");
 
     assert!(matches!(stuck.commit().await, Err(LedgerError::Lost(_))));
     zombie.reconnect().await.expect("a new session");
     let mut late = zombie.begin().await.expect("a transaction");
-    assert!(
-        !late.advance(&[step(1, 0, 1)]).await.expect("an answer"),
-        "the old epoch is worth nothing"
-    );
+    assert!(!late.advance(&[step(1, 0, 1)]).await.expect("an answer"), "the old epoch is worth nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -254,55 +167,27 @@ async fn a_commit_whose_reply_is_lost_shows_in_the_progress_after_reconnecting()
     let on = Deployment::new().await;
     let mut ledger = ledger(&on).await;
     ledger.take(AT, "t", 0).await.expect("taken");
-    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command)
-        .await
-        .expect("a session");
+    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
     // Ended before COMMIT: it did not happen, and the driver is told that it cannot know.
     let pid = ledger.backend_pid();
     let mut txn = ledger.begin().await.expect("a transaction");
     assert!(txn.advance(&[step(1, 0, 7)]).await.expect("advances"));
-    watcher
-        .query_one("SELECT pg_terminate_backend($1, 3000)", &[&pid])
-        .await
-        .expect("ended");
+    watcher.query_one("SELECT pg_terminate_backend($1, 3000)", &[&pid]).await.expect("ended");
     assert!(matches!(txn.commit().await, Err(LedgerError::Lost(_))));
     ledger.reconnect().await.expect("a new session");
-    assert_eq!(
-        ledger
-            .progress(AT)
-            .await
-            .expect("progress")
-            .expect("a row")
-            .next_offset,
-        0
-    );
+    assert_eq!(ledger.progress(AT).await.expect("progress").expect("a row").next_offset, 0);
     // Dropped while COMMIT is under way: after reconnecting it has happened or not, and stays so.
     let epoch = ledger.take(AT, "t", 0).await.expect("taken").owner_epoch;
     let mut txn = ledger.begin().await.expect("a transaction");
     assert!(txn.advance(&[step(epoch, 0, 7)]).await.expect("advances"));
     let mut commit = Box::pin(txn.commit());
-    let nothing_yet =
-        std::future::poll_fn(|cx| std::task::Poll::Ready(commit.as_mut().poll(cx).is_pending()))
-            .await;
+    let nothing_yet = std::future::poll_fn(|cx| std::task::Poll::Ready(commit.as_mut().poll(cx).is_pending())).await;
     drop(commit);
     ledger.reconnect().await.expect("a new session");
-    let next = ledger
-        .progress(AT)
-        .await
-        .expect("progress")
-        .expect("a row")
-        .next_offset;
+    let next = ledger.progress(AT).await.expect("progress").expect("a row").next_offset;
     assert!(next == 7 || (nothing_yet && next == 0), "{next}");
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(
-        ledger
-            .progress(AT)
-            .await
-            .expect("progress")
-            .expect("a row")
-            .next_offset,
-        next
-    );
+    assert_eq!(ledger.progress(AT).await.expect("progress").expect("a row").next_offset, next);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -311,32 +196,15 @@ async fn orders_contents_stock_and_causes_read_back_as_they_were_written() {
     let mut ledger = ledger(&on).await;
     ledger.take(AT, "t", 0).await.expect("taken");
     let (order, first) = (id(1), cause(0));
-    let key = StockKey {
-        sku: "A".into(),
-        location_id: "north".into(),
-        condition: Condition::Sellable,
-    };
-    let party = Party {
-        ship_to: Address {
-            name: "someone".into(),
-            ..Default::default()
-        },
-        ..Default::default()
-    };
+    let key = StockKey { sku: "A".into(), location_id: "north".into(), condition: Condition::Sellable };
+    let party = Party { ship_to: Address { name: "someone".into(), ..Default::default() }, ..Default::default() };
 
     let mut txn = ledger.begin().await.expect("a transaction");
     assert!(txn.advance(&[step(1, 0, 1)]).await.expect("advances"));
     let mut locked = lock(&mut txn, &[order], &["A", "B"]).await;
     assert!(locked.facts.now.0 > 1_700_000_000 * Micros::SECOND);
     let fresh = locked.facts.orders[&order].clone();
-    assert_eq!(
-        fresh,
-        OrderState {
-            order_id: order,
-            order_no: 1,
-            ..Default::default()
-        }
-    );
+    assert_eq!(fresh, OrderState { order_id: order, order_no: 1, ..Default::default() });
     assert_eq!(locked.facts.claims.get("A"), Some(&0));
     let state = OrderState {
         seq: 1,
@@ -350,26 +218,14 @@ async fn orders_contents_stock_and_causes_read_back_as_they_were_written() {
         }],
         ..fresh
     };
-    let content = Content {
-        party: party.clone(),
-        ..Default::default()
-    };
+    let content = Content { party: party.clone(), ..Default::default() };
     locked.facts.orders.insert(order, state.clone());
     locked.facts.contents.insert(order, content.clone());
     locked.facts.claims.insert("A".into(), 3);
-    let stock = StockRow {
-        on_hand: 9,
-        reserved: 4,
-        picked: 1,
-        version: 1,
-    };
+    let stock = StockRow { on_hand: 9, reserved: 4, picked: 1, version: 1 };
     locked.facts.stock.insert(key.clone(), stock);
-    let moved = StockChanged {
-        sku: "A".into(),
-        location_id: "north".into(),
-        movement: "count".into(),
-        ..Default::default()
-    };
+    let moved =
+        StockChanged { sku: "A".into(), location_id: "north".into(), movement: "count".into(), ..Default::default() };
     let written = Written {
         facts: locked.facts,
         events: vec![row(held(order, 1), &first, 0), row(moved, &first, 1)],
@@ -383,37 +239,19 @@ async fn orders_contents_stock_and_causes_read_back_as_they_were_written() {
     let keys = Keys {
         orders: vec![order, id(2)],
         contents: vec![order, id(2)],
-        causes: vec![
-            (order, first.event_id),
-            (id(2), first.event_id),
-            (order, cause(1).event_id),
-        ],
+        causes: vec![(order, first.event_id), (id(2), first.event_id), (order, cause(1).event_id)],
         skus: vec!["B".into()],
         stock_causes: vec![first.event_id, cause(1).event_id],
     };
-    let locked = txn
-        .lock(&keys, &mut |facts| {
-            facts.orders.keys().map(|_| "A".to_owned()).collect()
-        })
-        .await
-        .expect("locks");
+    let locked =
+        txn.lock(&keys, &mut |facts| facts.orders.keys().map(|_| "A".to_owned()).collect()).await.expect("locks");
     assert_eq!(locked.facts.orders[&order], state);
-    assert_eq!(
-        locked.facts.orders[&id(2)].order_no,
-        2,
-        "numbers are not used up by orders that are known"
-    );
+    assert_eq!(locked.facts.orders[&id(2)].order_no, 2, "numbers are not used up by orders that are known");
     assert_eq!(locked.facts.contents.get(&order), Some(&content));
     assert_eq!(locked.facts.contents.get(&id(2)), None);
-    assert_eq!(
-        locked.facts.claims,
-        [("A".to_owned(), 3), ("B".to_owned(), 0)].into()
-    );
+    assert_eq!(locked.facts.claims, [("A".to_owned(), 3), ("B".to_owned(), 0)].into());
     assert_eq!(locked.facts.stock, [(key, stock)].into());
-    assert_eq!(
-        locked.acted,
-        [(Some(order), first.event_id), (None, first.event_id)].into()
-    );
+    assert_eq!(locked.acted, [(Some(order), first.event_id), (None, first.event_id)].into());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -430,15 +268,10 @@ async fn what_was_not_changed_is_not_written() {
     })
     .await
     .expect("commits");
-    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command)
-        .await
-        .expect("a session");
+    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
     let versions = async || {
         let rows = watcher
-            .query(
-                "SELECT order_id, state, updated_at::text FROM orders JOIN states USING (order_no) ORDER BY 1",
-                &[],
-            )
+            .query("SELECT order_id, state, updated_at::text FROM orders JOIN states USING (order_no) ORDER BY 1", &[])
             .await;
         rows.expect("rows")
             .iter()
@@ -453,12 +286,7 @@ async fn what_was_not_changed_is_not_written() {
     .await
     .expect("commits");
     let after = versions().await;
-    let changed: Vec<_> = before
-        .iter()
-        .zip(&after)
-        .filter(|(old, new)| old != new)
-        .map(|(old, _)| old.0)
-        .collect();
+    let changed: Vec<_> = before.iter().zip(&after).filter(|(old, new)| old != new).map(|(old, _)| old.0).collect();
     assert_eq!(changed, [id(2).0]);
 }
 
@@ -468,12 +296,7 @@ async fn waits_and_timers_follow_the_state() {
     let mut ledger = ledger(&on).await;
     ledger.take(AT, "t", 0).await.expect("taken");
     let order = id(1);
-    let line = |sku: &str, claimed| LineState {
-        sku: sku.into(),
-        quantity: 2,
-        claimed,
-        ..Default::default()
-    };
+    let line = |sku: &str, claimed| LineState { sku: sku.into(), quantity: 2, claimed, ..Default::default() };
     let timer = |name: &str, revision, due: i64| Timer {
         timer_id: name.into(),
         purpose: TimerPurpose::HoldDue,
@@ -484,11 +307,7 @@ async fn waits_and_timers_follow_the_state() {
     /// What changes, the SKUs waited for after it, and the timers with their revision.
     type Step<'a> = (Change, &'a [&'a str], &'a [(&'a str, i64)]);
     let steps: Vec<Step> = vec![
-        (
-            Box::new(move |it| it.lines = vec![line("A", 0), line("B", 1), line("C", 2)]),
-            &[],
-            &[],
-        ),
+        (Box::new(move |it| it.lines = vec![line("A", 0), line("B", 1), line("C", 2)]), &[], &[]),
         (Box::new(|it| it.accepted = true), &["A", "B"], &[]),
         (
             Box::new(move |it| it.timers = vec![timer("one", 0, 5), timer("two", 0, i64::MAX)]),
@@ -514,9 +333,7 @@ async fn waits_and_timers_follow_the_state() {
             &[],
         ),
     ];
-    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command)
-        .await
-        .expect("a session");
+    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
     for (offset, (change, waits, timers)) in steps.into_iter().enumerate() {
         let offset = i64::try_from(offset).expect("few steps");
         one_batch(&mut ledger, (1, offset), (&[order], &[]), |locked| {
@@ -527,28 +344,11 @@ async fn waits_and_timers_follow_the_state() {
         })
         .await
         .expect("commits");
-        let rows = watcher
-            .query("SELECT sku FROM waits ORDER BY sku", &[])
-            .await
-            .expect("rows");
+        let rows = watcher.query("SELECT sku FROM waits ORDER BY sku", &[]).await.expect("rows");
+        assert_eq!(rows.iter().map(|row| row.get::<_, &str>(0)).collect::<Vec<_>>(), waits, "step {offset}");
+        let rows = watcher.query("SELECT timer_id, revision FROM timers ORDER BY timer_id", &[]).await.expect("rows");
         assert_eq!(
-            rows.iter()
-                .map(|row| row.get::<_, &str>(0))
-                .collect::<Vec<_>>(),
-            waits,
-            "step {offset}"
-        );
-        let rows = watcher
-            .query(
-                "SELECT timer_id, revision FROM timers ORDER BY timer_id",
-                &[],
-            )
-            .await
-            .expect("rows");
-        assert_eq!(
-            rows.iter()
-                .map(|row| (row.get::<_, &str>(0), row.get(1)))
-                .collect::<Vec<(&str, i64)>>(),
+            rows.iter().map(|row| (row.get::<_, &str>(0), row.get(1))).collect::<Vec<(&str, i64)>>(),
             timers,
             "step {offset}"
         );
@@ -561,30 +361,18 @@ async fn who_waits_for_a_sku_is_heard_first_come_first() {
     let mut ledger = ledger(&on).await;
     ledger.take(AT, "t", 0).await.expect("taken");
     for (offset, order) in [id(7), id(3), id(5)].into_iter().enumerate() {
-        one_batch(
-            &mut ledger,
-            (1, i64::try_from(offset).expect("few")),
-            (&[order], &[]),
-            |locked| {
-                let state = locked.facts.orders.get_mut(&order).expect("locked");
-                (state.seq, state.accepted) = (1, true);
-                state.lines = vec![LineState {
-                    sku: "A".into(),
-                    quantity: 1,
-                    ..Default::default()
-                }];
-                Vec::new()
-            },
-        )
+        one_batch(&mut ledger, (1, i64::try_from(offset).expect("few")), (&[order], &[]), |locked| {
+            let state = locked.facts.orders.get_mut(&order).expect("locked");
+            (state.seq, state.accepted) = (1, true);
+            state.lines = vec![LineState { sku: "A".into(), quantity: 1, ..Default::default() }];
+            Vec::new()
+        })
         .await
         .expect("commits");
     }
     let mut txn = ledger.begin().await.expect("a transaction");
     let locked = lock(&mut txn, &[], &["A", "B"]).await;
-    assert_eq!(
-        locked.facts.waiting,
-        [("A".to_owned(), vec![id(7), id(3), id(5)])].into()
-    );
+    assert_eq!(locked.facts.waiting, [("A".to_owned(), vec![id(7), id(3), id(5)])].into());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -594,38 +382,16 @@ async fn stock_that_contradicts_itself_is_refused_and_nothing_of_the_batch_happe
     ledger.take(AT, "t", 0).await.expect("taken");
     for (on_hand, reserved, picked) in [(1, 2, 0), (2, 1, 2), (-1, -1, -1)] {
         let refused = one_batch(&mut ledger, (1, 0), (&[id(1)], &["A"]), |locked| {
-            let key = StockKey {
-                sku: "A".into(),
-                location_id: "north".into(),
-                condition: Condition::Sellable,
-            };
-            locked.facts.stock.insert(
-                key,
-                StockRow {
-                    on_hand,
-                    reserved,
-                    picked,
-                    version: 1,
-                },
-            );
+            let key = StockKey { sku: "A".into(), location_id: "north".into(), condition: Condition::Sellable };
+            locked.facts.stock.insert(key, StockRow { on_hand, reserved, picked, version: 1 });
             locked.facts.orders.get_mut(&id(1)).expect("locked").seq = 1;
             Vec::new()
         })
         .await;
-        let Err(LedgerError::Refused(text)) = refused else {
-            panic!("{refused:?}")
-        };
+        let Err(LedgerError::Refused(text)) = refused else { panic!("{refused:?}") };
         assert!(text.contains("stock_counts_agree"), "{text}");
     }
-    assert_eq!(
-        ledger
-            .progress(AT)
-            .await
-            .expect("progress")
-            .expect("a row")
-            .next_offset,
-        0
-    );
+    assert_eq!(ledger.progress(AT).await.expect("progress").expect("a row").next_offset, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -638,11 +404,7 @@ async fn a_transaction_in_which_something_failed_cannot_be_committed() {
     let mut locked = lock(&mut txn, &[], &["A"]).await;
     locked.facts.claims.insert("A".into(), -1);
     assert!(matches!(
-        txn.write(Written {
-            facts: locked.facts,
-            ..Written::default()
-        })
-        .await,
+        txn.write(Written { facts: locked.facts, ..Written::default() }).await,
         Err(LedgerError::Refused(_))
     ));
     assert!(matches!(txn.commit().await, Err(LedgerError::Refused(_))));
@@ -654,48 +416,16 @@ async fn unemitted_events_come_back_as_they_were_written_in_whole_causes() {
     let mut ledger = ledger(&on).await;
     ledger.take(AT, "t", 0).await.expect("taken");
     let orders = [id(1), id(2)];
-    let traced = Cause {
-        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
-        ..cause(5)
-    };
-    let party = Party {
-        ship_to: Address {
-            city: "Utrecht".into(),
-            ..Default::default()
-        },
-        ..Default::default()
-    };
+    let traced =
+        Cause { traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()), ..cause(5) };
+    let party = Party { ship_to: Address { city: "Utrecht".into(), ..Default::default() }, ..Default::default() };
     let mut events = Vec::new();
     for index in 0..3 {
         events.push(row(held(id(1), 1 + i64::from(index)), &traced, index));
     }
-    events.push(row(
-        StockChanged {
-            sku: "A".into(),
-            ..Default::default()
-        },
-        &cause(6),
-        0,
-    ));
-    events.push(row(
-        OrderAccepted {
-            order_id: id(2),
-            seq: 1,
-            party,
-            ..Default::default()
-        },
-        &cause(9),
-        0,
-    ));
-    events.push(row(
-        FulfilmentRequested {
-            order_id: id(2),
-            seq: 2,
-            ..Default::default()
-        },
-        &cause(9),
-        1,
-    ));
+    events.push(row(StockChanged { sku: "A".into(), ..Default::default() }, &cause(6), 0));
+    events.push(row(OrderAccepted { order_id: id(2), seq: 1, party, ..Default::default() }, &cause(9), 0));
+    events.push(row(FulfilmentRequested { order_id: id(2), seq: 2, ..Default::default() }, &cause(9), 1));
     events[5].1.headers.fused_by = Some("somebody".into());
     let written: Vec<JournalRow> = events.iter().map(|(_, row)| row.clone()).collect();
     one_batch(&mut ledger, (1, 0), (&orders, &[]), |locked| {
@@ -710,30 +440,14 @@ async fn unemitted_events_come_back_as_they_were_written_in_whole_causes() {
     let (all, up_to) = ledger.unemitted(AT, 0, 10, 100).await.expect("rows");
     assert_eq!(up_to, 10);
     assert!(all.is_sorted_by_key(|row| row.journal_id) && all[0].journal_id > 0);
-    let unnumbered: Vec<JournalRow> = all
-        .iter()
-        .cloned()
-        .map(|row| JournalRow {
-            journal_id: 0,
-            ..row
-        })
-        .collect();
+    let unnumbered: Vec<JournalRow> = all.iter().cloned().map(|row| JournalRow { journal_id: 0, ..row }).collect();
     assert_eq!(unnumbered, written);
 
-    for (from, to, limit, count, complete) in [
-        (0, 10, 1, 3, 6),
-        (6, 10, 1, 1, 7),
-        (7, 10, 1, 2, 10),
-        (0, 10, 4, 4, 7),
-        (0, 9, 100, 4, 9),
-        (6, 6, 5, 0, 6),
-    ] {
+    for (from, to, limit, count, complete) in
+        [(0, 10, 1, 3, 6), (6, 10, 1, 1, 7), (7, 10, 1, 2, 10), (0, 10, 4, 4, 7), (0, 9, 100, 4, 9), (6, 6, 5, 0, 6)]
+    {
         let (rows, up_to) = ledger.unemitted(AT, from, to, limit).await.expect("rows");
-        assert_eq!(
-            (rows.len(), up_to),
-            (count, complete),
-            "from {from} to {to} by {limit}"
-        );
+        assert_eq!((rows.len(), up_to), (count, complete), "from {from} to {to} by {limit}");
     }
 }
 
@@ -757,26 +471,13 @@ async fn a_parked_order_is_known_as_parked_and_tries_are_counted() {
         reason: reason.map(str::to_owned),
     };
     let parked = vec![parked(Some("a panic"), 0), parked(None, 1)];
-    txn.write(Written {
-        facts: locked.facts,
-        parked,
-        ..Written::default()
-    })
-    .await
-    .expect("writes");
+    txn.write(Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
     let mut txn = ledger.begin().await.expect("a transaction");
-    assert_eq!(
-        lock(&mut txn, &[id(1), id(2)], &[]).await.parked,
-        [id(1)].into()
-    );
+    assert_eq!(lock(&mut txn, &[id(1), id(2)], &[]).await.parked, [id(1)].into());
     drop(txn);
     ledger.take(AT, "t", 0).await.expect("taken again");
-    assert_eq!(
-        ledger.attempt(AT, 1).await,
-        Ok(2),
-        "a try at what is still ahead is remembered"
-    );
+    assert_eq!(ledger.attempt(AT, 1).await, Ok(2), "a try at what is still ahead is remembered");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -788,24 +489,13 @@ async fn only_the_owner_raises_the_emitted_floor_and_it_never_falls() {
     ours.emitted(&[(AT, 12)]).await.expect("ignored");
     let mut theirs = ledger(&on).await;
     theirs.emitted(&[(AT, 99)]).await.expect("ignored");
-    assert_eq!(
-        theirs
-            .progress(AT)
-            .await
-            .expect("progress")
-            .expect("a row")
-            .emitted_floor,
-        15
-    );
+    assert_eq!(theirs.progress(AT).await.expect("progress").expect("a row").emitted_floor, 15);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_on_the_same_orders_take_turns() {
     let on = Deployment::new().await;
-    let other = TopicPartition {
-        topic: Topic::CommandsReceived,
-        partition: 0,
-    };
+    let other = TopicPartition { topic: Topic::CommandsReceived, partition: 0 };
     let mut first = ledger(&on).await;
     let mut second = ledger(&on).await;
     first.take(AT, "t", 0).await.expect("taken");
@@ -814,34 +504,17 @@ async fn two_workers_on_the_same_orders_take_turns() {
     let work = async |ledger: &mut PgLedger, at: TopicPartition, reversed: bool| {
         for offset in 0..10 {
             let mut txn = ledger.begin().await.expect("a transaction");
-            assert!(
-                txn.advance(&[Advance {
-                    at,
-                    ..step(1, offset, offset + 1)
-                }])
-                .await
-                .expect("advances")
-            );
+            assert!(txn.advance(&[Advance { at, ..step(1, offset, offset + 1) }]).await.expect("advances"));
             let mut keys = orders.clone();
             if reversed {
                 keys.reverse();
             }
-            let mut locked = lock(
-                &mut txn,
-                &keys,
-                if reversed { &["B", "A"] } else { &["A", "B"] },
-            )
-            .await;
+            let mut locked = lock(&mut txn, &keys, if reversed { &["B", "A"] } else { &["A", "B"] }).await;
             for order in locked.facts.orders.values_mut() {
                 order.seq += 1;
             }
             *locked.facts.claims.get_mut("A").expect("locked") += 1;
-            txn.write(Written {
-                facts: locked.facts,
-                ..Written::default()
-            })
-            .await
-            .expect("no deadlock");
+            txn.write(Written { facts: locked.facts, ..Written::default() }).await.expect("no deadlock");
             txn.commit().await.expect("commits");
         }
     };
@@ -855,23 +528,10 @@ async fn two_workers_on_the_same_orders_take_turns() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn migrations_run_once_and_an_edited_one_is_refused() {
     let on = Deployment::new().await;
-    assert_eq!(
-        kept_store::migrate(&on.url, &on.prefix)
-            .await
-            .expect("nothing to do"),
-        Vec::<String>::new()
-    );
-    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command)
-        .await
-        .expect("a session");
-    client
-        .execute("UPDATE migrations SET checksum = 'other'", &[])
-        .await
-        .expect("edited");
-    let refused = kept_store::migrate(&on.url, &on.prefix)
-        .await
-        .expect_err("refused")
-        .to_string();
+    assert_eq!(kept_store::migrate(&on.url, &on.prefix).await.expect("nothing to do"), Vec::<String>::new());
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    client.execute("UPDATE migrations SET checksum = 'other'", &[]).await.expect("edited");
+    let refused = kept_store::migrate(&on.url, &on.prefix).await.expect_err("refused").to_string();
     assert!(refused.contains("never edited"), "{refused}");
 }
 
@@ -895,43 +555,18 @@ async fn due_timers_come_oldest_first_but_not_those_of_parked_orders() {
         };
         state.timers = vec![timer("now", due_at), timer("later", Micros(i64::MAX))];
     }
-    let parked = Parked {
-        order_id: id(3),
-        cause: cause(0),
-        key: vec![],
-        payload: vec![],
-        reason: Some("x".into()),
-    };
-    txn.write(Written {
-        facts: locked.facts,
-        parked: vec![parked],
-        ..Written::default()
-    })
-    .await
-    .expect("writes");
+    let parked = Parked { order_id: id(3), cause: cause(0), key: vec![], payload: vec![], reason: Some("x".into()) };
+    txn.write(Written { facts: locked.facts, parked: vec![parked], ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
 
-    let mut timers = PgTimers::connect(&on.url, &on.prefix)
-        .await
-        .expect("timers");
+    let mut timers = PgTimers::connect(&on.url, &on.prefix).await.expect("timers");
     let due = timers.due(10).await.expect("due");
-    let seen: Vec<_> = due
-        .iter()
-        .map(|it| (it.order_id, it.timer_id.as_str(), it.revision, it.due_at))
-        .collect();
-    assert_eq!(
-        seen,
-        [(id(2), "now", 4, Micros(10)), (id(1), "now", 4, Micros(20))]
-    );
+    let seen: Vec<_> = due.iter().map(|it| (it.order_id, it.timer_id.as_str(), it.revision, it.due_at)).collect();
+    assert_eq!(seen, [(id(2), "now", 4, Micros(10)), (id(1), "now", 4, Micros(20))]);
     assert_eq!(timers.due(1).await.expect("due").len(), 1);
-    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command)
-        .await
-        .expect("a session");
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
     let seen = gauges::ledger(&client).await.expect("gauges");
-    assert_eq!(
-        (seen.parked_orders, seen.parked_records, seen.timers_due),
-        (1, 1, 3)
-    );
+    assert_eq!((seen.parked_orders, seen.parked_records, seen.timers_due), (1, 1, 3));
     assert!(seen.timers_late_seconds > 1_000_000);
 }
 
@@ -951,108 +586,36 @@ async fn a_parked_order_is_let_go_in_two_steps() {
         reason: reason.map(str::to_owned),
     };
     let parked = vec![record(4, Some("a panic")), record(5, None)];
-    txn.write(Written {
-        facts: locked.facts,
-        parked,
-        ..Written::default()
-    })
-    .await
-    .expect("writes");
+    txn.write(Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
 
-    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command)
-        .await
-        .expect("a session");
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
     let list = parked::list(&client, 10).await.expect("a list");
+    assert_eq!((list.len(), list[0].records, list[0].reason.as_str(), list[0].offset), (1, 2, "a panic", 4));
+    let released = parked::release(&client, id(1), "lena").await.expect("released");
     assert_eq!(
-        (
-            list.len(),
-            list[0].records,
-            list[0].reason.as_str(),
-            list[0].offset
-        ),
-        (1, 2, "a panic", 4)
-    );
-    let released = parked::release(&client, id(1), "lena")
-        .await
-        .expect("released");
-    assert_eq!(
-        released
-            .iter()
-            .map(|it| (it.offset, it.event_id))
-            .collect::<Vec<_>>(),
+        released.iter().map(|it| (it.offset, it.event_id)).collect::<Vec<_>>(),
         [(4, cause(4).event_id), (5, cause(5).event_id)]
     );
     let mut txn = ledger.begin().await.expect("a transaction");
-    assert!(
-        lock(&mut txn, &[id(1)], &[]).await.parked.is_empty(),
-        "it flows again"
-    );
+    assert!(lock(&mut txn, &[id(1)], &[]).await.parked.is_empty(), "it flows again");
     drop(txn);
-    assert_eq!(
-        parked::release(&client, id(1), "lena")
-            .await
-            .expect("released")
-            .len(),
-        2,
-        "after a crash: once more"
-    );
-    parked::sent(
-        &client,
-        &released.iter().map(|it| it.parked_id).collect::<Vec<_>>(),
-    )
-    .await
-    .expect("removed");
+    assert_eq!(parked::release(&client, id(1), "lena").await.expect("released").len(), 2, "after a crash: once more");
+    parked::sent(&client, &released.iter().map(|it| it.parked_id).collect::<Vec<_>>()).await.expect("removed");
     assert!(parked::list(&client, 10).await.expect("a list").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_key_gets_the_same_answer_and_another_body_none() {
     let on = Deployment::new().await;
-    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command)
-        .await
-        .expect("a session");
-    assert_eq!(
-        answers::begin(&client, "shop", "k", "hash")
-            .await
-            .expect("known"),
-        Known::New
-    );
-    assert_eq!(
-        answers::begin(&client, "shop", "k", "hash")
-            .await
-            .expect("known"),
-        Known::Unfinished
-    );
-    assert_eq!(
-        answers::begin(&client, "shop", "k", "other")
-            .await
-            .expect("known"),
-        Known::Other
-    );
-    assert_eq!(
-        answers::begin(&client, "shop2", "k", "other")
-            .await
-            .expect("known"),
-        Known::New
-    );
-    answers::finish(&client, ("shop", "k", "hash"), 202, "{}")
-        .await
-        .expect("kept");
-    answers::finish(&client, ("shop", "k", "hash"), 500, "late")
-        .await
-        .expect("ignored");
-    assert_eq!(
-        answers::begin(&client, "shop", "k", "hash")
-            .await
-            .expect("known"),
-        Known::Answered(202, "{}".into())
-    );
-    assert_eq!(
-        answers::begin(&client, "shop", "k", "other")
-            .await
-            .expect("known"),
-        Known::Other
-    );
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    assert_eq!(answers::begin(&client, "shop", "k", "hash").await.expect("known"), Known::New);
+    assert_eq!(answers::begin(&client, "shop", "k", "hash").await.expect("known"), Known::Unfinished);
+    assert_eq!(answers::begin(&client, "shop", "k", "other").await.expect("known"), Known::Other);
+    assert_eq!(answers::begin(&client, "shop2", "k", "other").await.expect("known"), Known::New);
+    answers::finish(&client, ("shop", "k", "hash"), 202, "{}").await.expect("kept");
+    answers::finish(&client, ("shop", "k", "hash"), 500, "late").await.expect("ignored");
+    assert_eq!(answers::begin(&client, "shop", "k", "hash").await.expect("known"), Known::Answered(202, "{}".into()));
+    assert_eq!(answers::begin(&client, "shop", "k", "other").await.expect("known"), Known::Other);
     assert_eq!(answers::forget(&client, 0).await.expect("forgotten"), 2);
 }

@@ -89,10 +89,7 @@ fn the_engine_does_everything_exactly_once_in_every_schedule() {
         "careful_records",
         "fused_skips",
     ] {
-        assert!(
-            acted.get(guard).copied().unwrap_or(0) > 0,
-            "guard {guard} never acted"
-        );
+        assert!(acted.get(guard).copied().unwrap_or(0) > 0, "guard {guard} never acted");
     }
 }
 
@@ -107,13 +104,9 @@ fn every_broken_engine_is_caught() {
         let began = Instant::now();
         let caught = (0..CATCH_WITHIN).find_map(|seed| {
             let mut schedule = Schedule::new(seed, Some(broken), false);
-            schedule
-                .run()
-                .err()
-                .map(|wrong| format!("{}: {wrong}", schedule.describe()))
+            schedule.run().err().map(|wrong| format!("{}: {wrong}", schedule.describe()))
         });
-        let caught = caught
-            .unwrap_or_else(|| panic!("{broken:?} was not caught in {CATCH_WITHIN} schedules"));
+        let caught = caught.unwrap_or_else(|| panic!("{broken:?} was not caught in {CATCH_WITHIN} schedules"));
         eprintln!("{broken:?} caught after {:?} by {caught}", began.elapsed());
     }
 }
@@ -135,31 +128,15 @@ fn the_model_and_real_servers_agree() {
             panic!("model, {}: {wrong}", schedule.describe());
         }
         let codec = schedule.codec();
-        let model =
-            real::signature(&codec, &schedule.visible()).expect("the model's output can be read");
+        let model = real::signature(&codec, &schedule.visible()).expect("the model's output can be read");
         let visible = servers.run(seed, inputs, &codec, &counters);
-        let visible =
-            visible.unwrap_or_else(|wrong| panic!("real servers, KEPT_AGREE_SEED={seed}: {wrong}"));
+        let visible = visible.unwrap_or_else(|wrong| panic!("real servers, KEPT_AGREE_SEED={seed}: {wrong}"));
         let real = real::signature(&codec, &visible);
-        eprintln!(
-            "schedule {seed} played on real servers, {:?} since the start",
-            began.elapsed()
-        );
+        eprintln!("schedule {seed} played on real servers, {:?} since the start", began.elapsed());
         let same = real.as_ref() == Ok(&model);
-        assert!(
-            same,
-            "KEPT_AGREE_SEED={seed}: the model gives\n{model:?}\nreal servers\n{real:?}"
-        );
+        assert!(same, "KEPT_AGREE_SEED={seed}: the model gives\n{model:?}\nreal servers\n{real:?}");
     }
     let counters: &kept_runtime::counters::Counters = &counters;
-    let acted: Vec<_> = counters
-        .all()
-        .into_iter()
-        .filter(|(.., n)| *n > 0)
-        .map(|(name, _, n)| (name, n))
-        .collect();
-    eprintln!(
-        "{schedules} schedules agree after {:?}: {acted:?}",
-        began.elapsed()
-    );
+    let acted: Vec<_> = counters.all().into_iter().filter(|(.., n)| *n > 0).map(|(name, _, n)| (name, n)).collect();
+    eprintln!("{schedules} schedules agree after {:?}: {acted:?}", began.elapsed());
 }

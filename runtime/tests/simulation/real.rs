@@ -43,22 +43,16 @@ use crate::{
 
 /// What came out: every visible event by cause, and each order's total in the end. The order of two inputs of one
 /// order on different topics is free, and so are the numbers they get.
-pub type Signature = (
-    Vec<(Option<EventId>, Topic)>,
-    BTreeMap<String, (usize, i64)>,
-);
+pub type Signature = (Vec<(Option<EventId>, Topic)>, BTreeMap<String, (usize, i64)>);
 
 pub fn signature(codec: &Codec, visible: &[LogRecord]) -> Result<Signature, String> {
-    let mut events: Vec<(Option<EventId>, Topic)> = visible
-        .iter()
-        .map(|it| (it.headers.event_id, it.at.topic))
-        .collect();
+    let mut events: Vec<(Option<EventId>, Topic)> =
+        visible.iter().map(|it| (it.headers.event_id, it.at.topic)).collect();
     events.sort_unstable();
     let mut orders: BTreeMap<String, (Vec<i64>, i64)> = BTreeMap::new();
     for record in visible {
         let value = record.value.as_deref().unwrap_or_default();
-        let event = LedgerEvent::decode(codec, record.at.topic, value)
-            .map_err(|error| error.to_string())?;
+        let event = LedgerEvent::decode(codec, record.at.topic, value).map_err(|error| error.to_string())?;
         let Some((order, seq)) = event.as_ref().and_then(LedgerEvent::place) else {
             continue;
         };
@@ -92,22 +86,13 @@ struct Worker {
 
 impl Servers {
     pub fn there() -> Option<Self> {
-        let (Ok(brokers), Ok(postgres)) =
-            (std::env::var("KEPT_KAFKA"), std::env::var("KEPT_POSTGRES"))
-        else {
+        let (Ok(brokers), Ok(postgres)) = (std::env::var("KEPT_KAFKA"), std::env::var("KEPT_POSTGRES")) else {
             eprintln!("KEPT_KAFKA or KEPT_POSTGRES is not set: not compared with real servers");
             return None;
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        Some(Self {
-            brokers,
-            postgres,
-            runtime,
-        })
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        Some(Self { brokers, postgres, runtime })
     }
 
     fn settings(&self, prefix: &str, group: &str, slot: &str, topics: &[Topic]) -> KafkaSettings {
@@ -121,20 +106,11 @@ impl Servers {
         }
     }
 
-    fn start(
-        &self,
-        prefix: &str,
-        slot: usize,
-        codec: &Arc<Codec>,
-        counters: &Arc<Counters>,
-    ) -> Worker {
+    fn start(&self, prefix: &str, slot: usize, codec: &Arc<Codec>, counters: &Arc<Counters>) -> Worker {
         let kill: Arc<AtomicBool> = Arc::default();
         let killed = Arc::clone(&kill);
         let settings = self.settings(prefix, "ledger", &format!("slot-{slot}"), &INPUTS);
-        let (url, tables) = (
-            self.postgres.clone(),
-            Prefix::new(&format!("{prefix}_")).expect("a prefix"),
-        );
+        let (url, tables) = (self.postgres.clone(), Prefix::new(&format!("{prefix}_")).expect("a prefix"));
         let (schemas, counters) = (Fixed(Arc::clone(codec)), Arc::clone(counters));
         let handle = self.runtime.handle().clone();
         let thread = std::thread::spawn(move || {
@@ -155,8 +131,7 @@ impl Servers {
                 how.chunk = 3;
                 how.careful = 3;
                 how.retry = Duration::from_millis(50);
-                let mut step =
-                    LedgerStep::new(log, ledger, ToyRules, schemas, Box::new(Arc::default), how);
+                let mut step = LedgerStep::new(log, ledger, ToyRules, schemas, Box::new(Arc::default), how);
                 step.counters = counters;
                 let killing = async {
                     while !killed.load(Ordering::Relaxed) {
@@ -182,33 +157,18 @@ impl Servers {
         codec: &Arc<Codec>,
         counters: &Arc<Counters>,
     ) -> Result<Vec<LogRecord>, String> {
-        let nanos = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("after 1970")
-            .as_nanos();
+        let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
         let prefix = format!("sim{}", nanos % 1_000_000_000_000);
         let tables = Prefix::new(&format!("{prefix}_")).expect("a prefix");
         let admin: AdminClient<DefaultClientContext> =
-            client_config(&self.brokers, &BTreeMap::new())
-                .create()
-                .expect("admin client");
+            client_config(&self.brokers, &BTreeMap::new()).create().expect("admin client");
         let topics: Vec<Topic> = INPUTS.iter().chain(&OUTPUTS).copied().collect();
-        let names: Vec<String> = topics
-            .iter()
-            .map(|topic| format!("{prefix}.{topic}"))
-            .collect();
+        let names: Vec<String> = topics.iter().map(|topic| format!("{prefix}.{topic}")).collect();
         self.runtime.block_on(async {
-            let new: Vec<NewTopic<'_>> = names
-                .iter()
-                .map(|name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1)))
-                .collect();
-            admin
-                .create_topics(&new, &AdminOptions::new())
-                .await
-                .map_err(|error| error.to_string())?;
-            migrate_ledger(&self.postgres, &tables)
-                .await
-                .map_err(|error| error.to_string())
+            let new: Vec<NewTopic<'_>> =
+                names.iter().map(|name| NewTopic::new(name, PARTITIONS, TopicReplication::Fixed(1))).collect();
+            admin.create_topics(&new, &AdminOptions::new()).await.map_err(|error| error.to_string())?;
+            migrate_ledger(&self.postgres, &tables).await.map_err(|error| error.to_string())
         })?;
         let result = self.play(seed, &prefix, inputs, codec, counters);
         if std::env::var_os("KEPT_AGREE_KEEP").is_some() {
@@ -232,27 +192,19 @@ impl Servers {
         counters: &Arc<Counters>,
     ) -> Result<Vec<LogRecord>, String> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut outbox = KafkaOutbox::new(self.settings(prefix, "-", "-", &[]))
-            .map_err(|error| error.to_string())?;
+        let mut outbox = KafkaOutbox::new(self.settings(prefix, "-", "-", &[])).map_err(|error| error.to_string())?;
         let tables = Prefix::new(&format!("{prefix}_")).expect("a prefix");
         let command = self
             .runtime
             .block_on(connect(&self.postgres, &tables.ledger(), Purpose::Command))
             .map_err(|error| error.to_string())?;
-        let mut workers: Vec<(usize, Worker)> = (0..2)
-            .map(|slot| (slot, self.start(prefix, slot, codec, counters)))
-            .collect();
+        let mut workers: Vec<(usize, Worker)> =
+            (0..2).map(|slot| (slot, self.start(prefix, slot, codec, counters))).collect();
         inputs.reverse();
         while !inputs.is_empty() {
             let some = rng.random_range(1..=8).min(inputs.len());
-            let chunk: Vec<Outgoing> = inputs
-                .split_off(inputs.len() - some)
-                .into_iter()
-                .rev()
-                .collect();
-            self.runtime
-                .block_on(outbox.send(chunk))
-                .map_err(|error| error.to_string())?;
+            let chunk: Vec<Outgoing> = inputs.split_off(inputs.len() - some).into_iter().rev().collect();
+            self.runtime.block_on(outbox.send(chunk)).map_err(|error| error.to_string())?;
             std::thread::sleep(Duration::from_millis(rng.random_range(5..150)));
             match rng.random_range(0..10) {
                 0..3 => {
@@ -270,9 +222,7 @@ impl Servers {
                 3..5 => {
                     let name = Purpose::Ledger.session(&tables.ledger());
                     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1";
-                    self.runtime
-                        .block_on(command.execute(end, &[&name]))
-                        .map_err(|error| error.to_string())?;
+                    self.runtime.block_on(command.execute(end, &[&name])).map_err(|error| error.to_string())?;
                 }
                 5 if workers.len() < 3 => {
                     // A second owner of a slot, for a while.
@@ -288,9 +238,7 @@ impl Servers {
             }
         }
         // One owner a slot from here on.
-        while let Some(extra) =
-            (0..workers.len()).find(|&at| workers[..at].iter().any(|it| it.0 == workers[at].0))
-        {
+        while let Some(extra) = (0..workers.len()).find(|&at| workers[..at].iter().any(|it| it.0 == workers[at].0)) {
             let (_, worker) = workers.remove(extra);
             worker.kill.store(true, Ordering::Relaxed);
             join(worker)?;
@@ -309,11 +257,7 @@ impl Servers {
     }
 
     /// Waits until every input is decided and emitted, and no transaction hides an output.
-    async fn settle(
-        &self,
-        prefix: &str,
-        workers: &[(usize, Worker)],
-    ) -> Result<Vec<LogRecord>, String> {
+    async fn settle(&self, prefix: &str, workers: &[(usize, Worker)]) -> Result<Vec<LogRecord>, String> {
         let said = |error: kept_runtime::log::LogError| error.to_string();
         // Looks at the group's offsets without being a member of it.
         let group: BaseConsumer = client_config(&self.brokers, &BTreeMap::new())
@@ -336,24 +280,16 @@ impl Servers {
                 let mut list = TopicPartitionList::new();
                 list.add_partition(&name, at.partition);
                 let wait = Duration::from_secs(5);
-                let list = group
-                    .committed_offsets(list, wait)
-                    .map_err(|error| error.to_string())?;
-                let (_, end) = group
-                    .fetch_watermarks(&name, at.partition, wait)
-                    .map_err(|error| error.to_string())?;
+                let list = group.committed_offsets(list, wait).map_err(|error| error.to_string())?;
+                let (_, end) = group.fetch_watermarks(&name, at.partition, wait).map_err(|error| error.to_string())?;
                 let emitted = list.elements().first().and_then(|it| it.offset().to_raw());
                 done &= end == 0 || emitted.is_some_and(|emitted| emitted >= end);
             }
             // A killed producer's transaction hides what comes after it, until it is aborted for it.
             for at in crate::schedule::places(&OUTPUTS) {
                 let (name, wait) = (format!("{prefix}.{}", at.topic), Duration::from_secs(5));
-                let stable = group
-                    .fetch_watermarks(&name, at.partition, wait)
-                    .map_err(|error| error.to_string())?;
-                let all = plain
-                    .fetch_watermarks(&name, at.partition, wait)
-                    .map_err(|error| error.to_string())?;
+                let stable = group.fetch_watermarks(&name, at.partition, wait).map_err(|error| error.to_string())?;
+                let all = plain.fetch_watermarks(&name, at.partition, wait).map_err(|error| error.to_string())?;
                 done &= stable == all;
             }
             if done {
@@ -364,8 +300,7 @@ impl Servers {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let mut reader =
-            KafkaLog::new(self.settings(prefix, "reader", "-", &OUTPUTS)).map_err(said)?;
+        let mut reader = KafkaLog::new(self.settings(prefix, "reader", "-", &OUTPUTS)).map_err(said)?;
         let mut visible = Vec::new();
         // Until every partition is read to its last record: a marker may follow that one, nothing else.
         let mut ends = BTreeMap::new();
@@ -379,10 +314,7 @@ impl Servers {
         let until = Instant::now() + Duration::from_secs(20);
         let mut quiet = 0;
         while quiet < 8 {
-            let polled = reader
-                .poll(1000, Duration::from_millis(100))
-                .await
-                .map_err(said)?;
+            let polled = reader.poll(1000, Duration::from_millis(100)).await.map_err(said)?;
             for change in polled.changes {
                 if let Change::Assigned(ours) = change {
                     for at in ours {
@@ -392,19 +324,10 @@ impl Servers {
                 }
             }
             visible.extend(polled.records);
-            let read = ends
-                .iter()
-                .all(|(at, end)| *end == 0 || visible.iter().any(|it: &LogRecord| it.at == *at));
-            quiet = if read && polled.meta.is_some() {
-                quiet + 1
-            } else {
-                0
-            };
+            let read = ends.iter().all(|(at, end)| *end == 0 || visible.iter().any(|it: &LogRecord| it.at == *at));
+            quiet = if read && polled.meta.is_some() { quiet + 1 } else { 0 };
             if Instant::now() > until {
-                return Err(format!(
-                    "the reader got {} records and no more; ends are {ends:?}",
-                    visible.len()
-                ));
+                return Err(format!("the reader got {} records and no more; ends are {ends:?}", visible.len()));
             }
         }
         Ok(visible)
@@ -412,8 +335,5 @@ impl Servers {
 }
 
 fn join(worker: Worker) -> Result<(), String> {
-    worker
-        .thread
-        .join()
-        .map_err(|_| "a worker panicked".to_owned())?
+    worker.thread.join().map_err(|_| "a worker panicked".to_owned())?
 }

@@ -62,12 +62,8 @@ enum Kind {
 
 pub const INPUTS: [Topic; 2] = [Topic::PaymentsReceived, Topic::CommandsReceived];
 pub const OUTPUTS: [Topic; 3] = [Topic::OrdersPaid, Topic::OrdersNoted, Topic::DeadLetters];
-const MIDDLE: [Topic; 4] = [
-    Topic::ChannelsInbound,
-    Topic::OrdersReceived,
-    Topic::OrdersEnriched,
-    Topic::OrdersValidated,
-];
+const MIDDLE: [Topic; 4] =
+    [Topic::ChannelsInbound, Topic::OrdersReceived, Topic::OrdersEnriched, Topic::OrdersValidated];
 
 struct Running {
     id: usize,
@@ -114,19 +110,13 @@ thread_local! {
 
 /// Every partition of some topics.
 pub fn places(topics: &[Topic]) -> impl Iterator<Item = TopicPartition> {
-    topics.iter().flat_map(|&topic| {
-        (0..PARTITIONS).map(move |partition| TopicPartition { topic, partition })
-    })
+    topics.iter().flat_map(|&topic| (0..PARTITIONS).map(move |partition| TopicPartition { topic, partition }))
 }
 
 impl Schedule {
     pub fn new(seed: u64, broken: Option<Broken>, trace: bool) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
-        let scene = if rng.random_bool(0.7) {
-            Scene::Ledger
-        } else {
-            Scene::Stateless
-        };
+        let scene = if rng.random_bool(0.7) { Scene::Ledger } else { Scene::Stateless };
         let nasty = Nasty {
             late_end: *[0.0, 0.02, 0.1].choose(&mut rng).expect("some"),
             give_up: *[0.0, 0.01, 0.03].choose(&mut rng).expect("some"),
@@ -137,26 +127,14 @@ impl Schedule {
         world.borrow_mut().trace = trace;
         let topics: &[Topic] = match scene {
             Scene::Ledger => &[INPUTS[0], INPUTS[1], OUTPUTS[0], OUTPUTS[1], OUTPUTS[2]],
-            Scene::Stateless => &[
-                MIDDLE[0],
-                MIDDLE[1],
-                MIDDLE[2],
-                MIDDLE[3],
-                Topic::DeadLetters,
-            ],
+            Scene::Stateless => &[MIDDLE[0], MIDDLE[1], MIDDLE[2], MIDDLE[3], Topic::DeadLetters],
         };
         for &topic in topics {
             world.borrow_mut().create(topic);
         }
         let kinds: Vec<Kind> = match scene {
             Scene::Ledger => vec![Kind::Ledger, Kind::Ledger, Kind::Sink, Kind::Sink],
-            Scene::Stateless => vec![
-                Kind::Fused,
-                Kind::Fused,
-                Kind::Apart(0),
-                Kind::Apart(1),
-                Kind::Apart(2),
-            ],
+            Scene::Stateless => vec![Kind::Fused, Kind::Fused, Kind::Apart(0), Kind::Apart(1), Kind::Apart(2)],
         };
         let slots = kinds
             .into_iter()
@@ -170,8 +148,7 @@ impl Schedule {
             })
             .collect();
         let until = rng.random_range(20_000..70_000);
-        let anew_at = (scene == Scene::Ledger && rng.random_bool(0.06))
-            .then(|| rng.random_range(5_000..until));
+        let anew_at = (scene == Scene::Ledger && rng.random_bool(0.06)).then(|| rng.random_range(5_000..until));
         let mut schedule = Self {
             seed,
             scene,
@@ -217,26 +194,14 @@ impl Schedule {
         let order = OrderId::of("shop", &self.rng.random_range(0..6).to_string());
         let payment_id = format!("p{n}");
         let event_id = Some(EventId::of_input("test", &payment_id, b""));
-        let headers = Headers {
-            event_id,
-            ..Default::default()
-        };
+        let headers = Headers { event_id, ..Default::default() };
         let key = order.to_string();
         if spoiled && self.rng.random_bool(0.05) {
             let value = vec![9, 0, 0, 0, 1, 2];
-            return Outgoing {
-                topic: INPUTS[0],
-                key: key.into_bytes(),
-                value,
-                headers,
-            };
+            return Outgoing { topic: INPUTS[0], key: key.into_bytes(), value, headers };
         }
         if self.rng.random_bool(0.3) {
-            let command = CommandReceived {
-                order_id: order,
-                command_id: payment_id,
-                ..Default::default()
-            };
+            let command = CommandReceived { order_id: order, command_id: payment_id, ..Default::default() };
             let wire = self.codec.encode(&command).expect("it fits");
             return Outgoing::new(INPUTS[1], &key, &wire, headers);
         }
@@ -258,18 +223,10 @@ impl Schedule {
 
     fn raw(&mut self, n: i64, spoiled: bool) -> Outgoing {
         let event_id = Some(EventId::of_input("test", &n.to_string(), b""));
-        let headers = Headers {
-            event_id,
-            ..Default::default()
-        };
+        let headers = Headers { event_id, ..Default::default() };
         let key = n.to_string();
         if spoiled && self.rng.random_bool(0.1) {
-            return Outgoing {
-                topic: MIDDLE[0],
-                key: key.into_bytes(),
-                value: vec![0, 0, 0],
-                headers,
-            };
+            return Outgoing { topic: MIDDLE[0], key: key.into_bytes(), value: vec![0, 0, 0], headers };
         }
         if self.rng.random_bool(0.3) {
             // Somebody else may write to a middle topic.
@@ -279,16 +236,8 @@ impl Schedule {
             let wire = self.codec.encode(&it).expect("it fits");
             return Outgoing::new(MIDDLE[1], &key, &wire, headers);
         }
-        let shop = if spoiled && self.rng.random_bool(0.1) {
-            PANIC
-        } else {
-            "shop"
-        };
-        let it = Inbound {
-            shop: shop.into(),
-            external_id: n.to_string(),
-            ..Default::default()
-        };
+        let shop = if spoiled && self.rng.random_bool(0.1) { PANIC } else { "shop" };
+        let it = Inbound { shop: shop.into(), external_id: n.to_string(), ..Default::default() };
         let wire = self.codec.encode(&it).expect("it fits");
         Outgoing::new(MIDDLE[0], &key, &wire, headers)
     }
@@ -311,26 +260,14 @@ impl Schedule {
             Kind::Ledger => {
                 let log = ModelLog::new(world, id, "ledger", &name, &INPUTS);
                 let store = ModelStore::new(world, Book::Ledger);
-                let mut step = LedgerStep::new(
-                    log,
-                    store,
-                    ToyRules,
-                    schemas,
-                    Box::new(Arc::default),
-                    settings,
-                );
+                let mut step = LedgerStep::new(log, store, ToyRules, schemas, Box::new(Arc::default), settings);
                 (step.broken, step.counters, step.stop) = (broken, counters, halt);
                 Box::pin(async move { step.run().await })
             }
             Kind::Sink => {
                 settings.step = "sink".into();
                 let log = ModelLog::new(world, id, "sink", &name, &OUTPUTS);
-                let mut step = SinkStep::new(
-                    log,
-                    ModelSink(ModelStore::new(world, Book::Sink)),
-                    schemas,
-                    settings,
-                );
+                let mut step = SinkStep::new(log, ModelSink(ModelStore::new(world, Book::Sink)), schemas, settings);
                 (step.broken, step.counters, step.stop) = (broken, counters, halt);
                 Box::pin(async move { step.run().await })
             }
@@ -340,32 +277,16 @@ impl Schedule {
                     Kind::Apart(position) => vec![STEPS[position]],
                     _ => STEPS.to_vec(),
                 };
-                let topics: Vec<Topic> = steps
-                    .iter()
-                    .flat_map(|step| step.inputs.iter().copied())
-                    .collect();
+                let topics: Vec<Topic> = steps.iter().flat_map(|step| step.inputs.iter().copied()).collect();
                 let log = ModelLog::new(world, id, "prepare", &name, &topics);
                 let store = ModelStore::new(world, Book::Stateless);
-                let mut step = Stateless::new(
-                    log,
-                    store,
-                    schemas,
-                    Box::new(Arc::default),
-                    steps,
-                    "prepare",
-                    settings,
-                );
+                let mut step = Stateless::new(log, store, schemas, Box::new(Arc::default), steps, "prepare", settings);
                 (step.broken, step.counters, step.stop) = (broken, counters, halt);
                 Box::pin(async move { step.run().await })
             }
         };
         self.world.borrow_mut().wake.insert(id, 0);
-        self.slots[slot].running.push(Running {
-            id,
-            future,
-            stop,
-            paused_until: 0,
-        });
+        self.slots[slot].running.push(Running { id, future, stop, paused_until: 0 });
     }
 
     fn drop_worker(&mut self, slot: usize, position: usize) {
@@ -413,12 +334,7 @@ impl Schedule {
             Scene::Stateless => self.judge_stateless(&world)?,
         }
         Ok(Report {
-            counters: self
-                .counters
-                .all()
-                .into_iter()
-                .map(|(name, _, value)| (name, value))
-                .collect(),
+            counters: self.counters.all().into_iter().map(|(name, _, value)| (name, value)).collect(),
             late_applied: world.late_applied,
             kills: self.kills,
             pauses: self.pauses,
@@ -449,8 +365,7 @@ impl Schedule {
             let (at, offset) = world.put(record);
             world.say(|| format!("arrived {}/{}/{offset}", at.topic, at.partition));
         }
-        let worked_on =
-            places(&INPUTS[..1]).all(|at| world.store.next_offset(Book::Ledger, at).is_some());
+        let worked_on = places(&INPUTS[..1]).all(|at| world.store.next_offset(Book::Ledger, at).is_some());
         if self.anew_at.is_some_and(|at| at <= now) && !worked_on {
             self.anew_at = Some(now + 500);
         }
@@ -477,13 +392,7 @@ impl Schedule {
         }
     }
 
-    fn turn(
-        &mut self,
-        now: u64,
-        kill_rate: f64,
-        pause_rate: f64,
-        calm: bool,
-    ) -> Result<(), String> {
+    fn turn(&mut self, now: u64, kill_rate: f64, pause_rate: f64, calm: bool) -> Result<(), String> {
         let mut able: Vec<(usize, usize)> = Vec::new();
         let mut next = self.arrivals.last().map_or(u64::MAX, |(at, _)| *at);
         if let Some(at) = self.anew_at {
@@ -502,11 +411,7 @@ impl Schedule {
                     }
                     world.paused.remove(&running.id);
                     let wake = world.wake.get(&running.id).copied().unwrap_or(0);
-                    if wake <= now {
-                        able.push((slot, position))
-                    } else {
-                        next = next.min(wake)
-                    }
+                    if wake <= now { able.push((slot, position)) } else { next = next.min(wake) }
                 }
             }
             world.tick();
@@ -525,9 +430,7 @@ impl Schedule {
         }
         if !calm && self.rng.random_bool(pause_rate) {
             self.pauses += 1;
-            let length = *[1_000u64, 6_000, 12_000, 20_000, 45_000]
-                .choose(&mut self.rng)
-                .expect("some");
+            let length = *[1_000u64, 6_000, 12_000, 20_000, 45_000].choose(&mut self.rng).expect("some");
             let running = &mut self.slots[slot].running[position];
             running.paused_until = now + length;
             let mut world = self.world.borrow_mut();
@@ -537,9 +440,7 @@ impl Schedule {
             return Ok(());
         }
         if !calm && self.rng.random_bool(0.0003) {
-            self.slots[slot].running[position]
-                .stop
-                .store(true, Ordering::Relaxed);
+            self.slots[slot].running[position].stop.store(true, Ordering::Relaxed);
         }
         let running = &mut self.slots[slot].running[position];
         {
@@ -547,10 +448,7 @@ impl Schedule {
             world.current = running.id;
             world.wake.insert(running.id, u64::MAX);
         }
-        let polled = running
-            .future
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()));
+        let polled = running.future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         if let std::task::Poll::Ready(result) = polled {
             self.drop_worker(slot, position);
             self.slots[slot].restart_at = now + self.rng.random_range(0..5_000);
@@ -558,10 +456,7 @@ impl Schedule {
                 let made_anew = self.world.borrow().store.made_anew;
                 self.world.borrow().say(|| stopped.to_string());
                 // Deleting a topic deletes the group's offsets of it; either may be noticed first.
-                let reasons = [
-                    "another topic of the same name",
-                    "committed offset of payments.received",
-                ];
+                let reasons = ["another topic of the same name", "committed offset of payments.received"];
                 if !made_anew || !reasons.iter().any(|it| stopped.reason.contains(it)) {
                     return Err(stopped.to_string());
                 }
@@ -585,10 +480,7 @@ impl Schedule {
         if world.transaction_open() {
             open.push("a transaction is open".to_owned());
         }
-        let all_stopped = self
-            .slots
-            .iter()
-            .all(|it| it.kind != Kind::Ledger || it.stopped.is_some());
+        let all_stopped = self.slots.iter().all(|it| it.kind != Kind::Ledger || it.stopped.is_some());
         match self.scene {
             Scene::Ledger => {
                 for at in places(&INPUTS) {
@@ -601,10 +493,7 @@ impl Schedule {
                     let next = world.store.next_offset(Book::Ledger, at).unwrap_or(-1);
                     let emitted = world.group_committed("ledger", at).unwrap_or(-1);
                     if next < 0 || emitted < next || !world.committed(at, next, 1).0.is_empty() {
-                        open.push(format!(
-                            "{}/{} decided {next} emitted {emitted}",
-                            at.topic, at.partition
-                        ));
+                        open.push(format!("{}/{} decided {next} emitted {emitted}", at.topic, at.partition));
                     }
                 }
                 for at in places(&OUTPUTS) {
@@ -628,10 +517,7 @@ impl Schedule {
 
     fn judge_ledger(&self, world: &World) -> Result<(), String> {
         let store = &world.store;
-        let inputs: Vec<LogRecord> = INPUTS
-            .iter()
-            .flat_map(|&topic| world.all_committed(topic))
-            .collect();
+        let inputs: Vec<LogRecord> = INPUTS.iter().flat_map(|&topic| world.all_committed(topic)).collect();
         let by_place: BTreeMap<(TopicPartition, i64), &LogRecord> =
             inputs.iter().map(|it| ((it.at, it.offset), it)).collect();
         let mut journal = store.journal.clone();
@@ -642,20 +528,10 @@ impl Schedule {
         let mut position = 0;
         while position < journal.len() {
             let row = &journal[position];
-            let upto = position
-                + journal[position..]
-                    .iter()
-                    .take_while(|it| it.cause == row.cause)
-                    .count();
+            let upto = position + journal[position..].iter().take_while(|it| it.cause == row.cause).count();
             let rows = &journal[position..upto];
             position = upto;
-            let place = (
-                TopicPartition {
-                    topic: row.cause.topic,
-                    partition: row.cause.partition,
-                },
-                row.cause.offset,
-            );
+            let place = (TopicPartition { topic: row.cause.topic, partition: row.cause.partition }, row.cause.offset);
             if row.topic == Topic::DeadLetters {
                 continue;
             }
@@ -665,44 +541,24 @@ impl Schedule {
             if store.made_anew && place.0.topic == INPUTS[0] {
                 continue;
             }
-            let input = by_place
-                .get(&place)
-                .ok_or_else(|| format!("decided what never came: {place:?}"))?;
-            let read = LedgerInput::decode(
-                &self.codec,
-                input.at.topic,
-                input.value.as_deref().unwrap_or_default(),
-            )
-            .map_err(|error| format!("decided the unreadable at {place:?}: {error}"))?
-            .ok_or("schema unknown")?;
+            let input = by_place.get(&place).ok_or_else(|| format!("decided what never came: {place:?}"))?;
+            let read = LedgerInput::decode(&self.codec, input.at.topic, input.value.as_deref().unwrap_or_default())
+                .map_err(|error| format!("decided the unreadable at {place:?}: {error}"))?
+                .ok_or("schema unknown")?;
             let order_id = read.order_id().ok_or("no order")?;
             let mut facts = Facts::default();
             let state = orders.get(&order_id).cloned();
-            facts.orders.insert(
-                order_id,
-                state.unwrap_or_else(|| OrderState {
-                    order_id,
-                    ..Default::default()
-                }),
-            );
+            facts.orders.insert(order_id, state.unwrap_or_else(|| OrderState { order_id, ..Default::default() }));
             let events = ToyRules.decide(&read, &row.cause, &mut facts, &Reference::default());
             orders.append(&mut facts.orders);
             if store.made_anew {
                 continue;
             }
             if events.len() != rows.len() {
-                return Err(format!(
-                    "{} events of {place:?}, not {}",
-                    rows.len(),
-                    events.len()
-                ));
+                return Err(format!("{} events of {place:?}, not {}", rows.len(), events.len()));
             }
             for (event, row) in events.iter().zip(rows) {
-                if event
-                    .encode(&self.codec)
-                    .map_err(|error| error.to_string())?
-                    != row.wire
-                {
+                if event.encode(&self.codec).map_err(|error| error.to_string())? != row.wire {
                     return Err(format!("another decision for {place:?}: {event:?}"));
                 }
             }
@@ -713,25 +569,19 @@ impl Schedule {
         let mut seqs: BTreeMap<Vec<u8>, Vec<i64>> = BTreeMap::new();
         for &topic in &OUTPUTS {
             for record in world.all_committed(topic) {
-                let id = record
-                    .headers
-                    .event_id
-                    .ok_or("output without an event id")?;
+                let id = record.headers.event_id.ok_or("output without an event id")?;
                 let value = record.value.unwrap_or_default();
                 if topic != Topic::DeadLetters {
-                    let event =
-                        kept_processors::ledger::LedgerEvent::decode(&self.codec, topic, &value)
-                            .map_err(|error| error.to_string())?
-                            .ok_or("schema unknown")?;
+                    let event = kept_processors::ledger::LedgerEvent::decode(&self.codec, topic, &value)
+                        .map_err(|error| error.to_string())?
+                        .ok_or("schema unknown")?;
                     let (_, seq) = event.place().ok_or("event without a place")?;
                     let key = record.key.unwrap_or_default();
                     seqs.entry(key.clone()).or_default().push(seq);
                     let number = u32::try_from(seq).map_err(|error| error.to_string())?;
                     let before = last.insert((key, topic), number).unwrap_or(0);
                     if before >= number {
-                        return Err(format!(
-                            "on {topic}, event {seq} of an order comes after {before}"
-                        ));
+                        return Err(format!("on {topic}, event {seq} of an order comes after {before}"));
                     }
                 }
                 if visible.insert(id, value).is_some() {
@@ -739,10 +589,8 @@ impl Schedule {
                 }
             }
         }
-        let rows: BTreeMap<EventId, &kept_store::seam::JournalRow> = journal
-            .iter()
-            .filter_map(|row| row.headers.event_id.map(|id| (id, row)))
-            .collect();
+        let rows: BTreeMap<EventId, &kept_store::seam::JournalRow> =
+            journal.iter().filter_map(|row| row.headers.event_id.map(|id| (id, row))).collect();
         for (id, value) in &visible {
             if rows.get(id).is_none_or(|row| row.wire.bytes() != *value) {
                 return Err(format!("visible but not decided: {id}"));
@@ -753,18 +601,12 @@ impl Schedule {
             return Ok(());
         }
         if let Some((_, row)) = rows.iter().find(|(id, _)| !visible.contains_key(id)) {
-            return Err(format!(
-                "decided but not visible: {:?} event {}",
-                row.cause, row.index
-            ));
+            return Err(format!("decided but not visible: {:?} event {}", row.cause, row.index));
         }
         for (key, mut all) in seqs {
             all.sort_unstable();
             if all.iter().zip(1..).any(|(have, want)| *have != want) {
-                return Err(format!(
-                    "events of {} are not dense: {all:?}",
-                    String::from_utf8_lossy(&key)
-                ));
+                return Err(format!("events of {} are not dense: {all:?}", String::from_utf8_lossy(&key)));
             }
         }
         self.judge_inputs(world, &inputs)?;
@@ -782,25 +624,14 @@ impl Schedule {
         let letters: Vec<DeadLetter> = world
             .all_committed(Topic::DeadLetters)
             .iter()
-            .filter_map(|it| {
-                self.codec
-                    .decode(it.value.as_deref().unwrap_or_default())
-                    .ok()
-                    .flatten()
-            })
+            .filter_map(|it| self.codec.decode(it.value.as_deref().unwrap_or_default()).ok().flatten())
             .collect();
         for input in inputs {
-            let read = LedgerInput::decode(
-                &self.codec,
-                input.at.topic,
-                input.value.as_deref().unwrap_or_default(),
-            );
+            let read = LedgerInput::decode(&self.codec, input.at.topic, input.value.as_deref().unwrap_or_default());
             let found = letters
                 .iter()
                 .filter(|it| {
-                    it.topic == input.at.topic.name()
-                        && it.partition == input.at.partition
-                        && it.offset == input.offset
+                    it.topic == input.at.topic.name() && it.partition == input.at.partition && it.offset == input.offset
                 })
                 .count();
             let parked: Vec<_> = store
@@ -812,40 +643,29 @@ impl Schedule {
                 })
                 .collect();
             if parked.len() > 1 || found > 1 {
-                return Err(format!(
-                    "{:?}/{} is put aside more than once",
-                    input.at, input.offset
-                ));
+                return Err(format!("{:?}/{} is put aside more than once", input.at, input.offset));
             }
             match read {
                 Err(_) => {
                     // One that met three unclean starts is parked by its key; else it is a dead letter.
                     if found + parked.len() != 1 {
-                        return Err(format!(
-                            "{:?}/{} cannot be read and is no dead letter",
-                            input.at, input.offset
-                        ));
+                        return Err(format!("{:?}/{} cannot be read and is no dead letter", input.at, input.offset));
                     }
                 }
                 Ok(None) => return Err("schema unknown".into()),
                 Ok(Some(read)) => {
                     let mark = (read.order_id(), input.event_id());
                     let acted = store.acted.contains(&mark);
-                    let spoiled = matches!(&read, LedgerInput::Payment(it) if it.currency != "EUR" && it.amount_minor % 7 != 0);
+                    let spoiled =
+                        matches!(&read, LedgerInput::Payment(it) if it.currency != "EUR" && it.amount_minor % 7 != 0);
                     if !acted && parked.is_empty() {
                         return Err(format!("{:?}/{} is lost", input.at, input.offset));
                     }
                     if acted && spoiled {
-                        return Err(format!(
-                            "{:?}/{} was stored although it cannot be",
-                            input.at, input.offset
-                        ));
+                        return Err(format!("{:?}/{} was stored although it cannot be", input.at, input.offset));
                     }
                     if found != 0 {
-                        return Err(format!(
-                            "{:?}/{} can be read and is a dead letter",
-                            input.at, input.offset
-                        ));
+                        return Err(format!("{:?}/{} can be read and is a dead letter", input.at, input.offset));
                     }
                 }
             }
@@ -855,27 +675,17 @@ impl Schedule {
 
     fn judge_sink(&self, world: &World) -> Result<(), String> {
         let store = &world.store;
-        let mut want: Vec<(TopicPartition, i64)> = OUTPUTS
-            .iter()
-            .flat_map(|&topic| world.all_committed(topic))
-            .map(|it| (it.at, it.offset))
-            .collect();
-        let mut have: Vec<(TopicPartition, i64)> =
-            store.applied.iter().map(|it| (it.at, it.offset)).collect();
+        let mut want: Vec<(TopicPartition, i64)> =
+            OUTPUTS.iter().flat_map(|&topic| world.all_committed(topic)).map(|it| (it.at, it.offset)).collect();
+        let mut have: Vec<(TopicPartition, i64)> = store.applied.iter().map(|it| (it.at, it.offset)).collect();
         want.sort_unstable();
         have.sort_unstable();
         if want != have {
-            return Err(format!(
-                "the sink took {} records, {} are visible",
-                have.len(),
-                want.len()
-            ));
+            return Err(format!("the sink took {} records, {} are visible", have.len(), want.len()));
         }
         for (order, totals) in captured(&store.applied) {
             if !totals.is_sorted() {
-                return Err(format!(
-                    "the sink saw totals of {order} out of order: {totals:?}"
-                ));
+                return Err(format!("the sink saw totals of {order} out of order: {totals:?}"));
             }
         }
         Ok(())
@@ -886,12 +696,7 @@ impl Schedule {
         let put_aside: BTreeSet<(String, i32, i64)> = world
             .all_committed(Topic::DeadLetters)
             .iter()
-            .filter_map(|it| {
-                self.codec
-                    .decode::<DeadLetter>(it.value.as_deref().unwrap_or_default())
-                    .ok()
-                    .flatten()
-            })
+            .filter_map(|it| self.codec.decode::<DeadLetter>(it.value.as_deref().unwrap_or_default()).ok().flatten())
             .filter(|it| it.reason.contains("ended the process"))
             .map(|it| (it.topic, it.partition, it.offset))
             .collect();
@@ -900,26 +705,14 @@ impl Schedule {
         let mut letters = 0;
         for (position, step) in STEPS.iter().enumerate() {
             for input in world.all_committed(MIDDLE[position]) {
-                let place = (
-                    input.at.topic.name().to_owned(),
-                    input.at.partition,
-                    input.offset,
-                );
-                let made = if put_aside.contains(&place) {
-                    None
-                } else {
-                    made(step, &self.codec, &input)
-                };
+                let place = (input.at.topic.name().to_owned(), input.at.partition, input.offset);
+                let made = if put_aside.contains(&place) { None } else { made(step, &self.codec, &input) };
                 match made {
                     None => letters += 1,
                     Some(made) => {
                         for (index, (topic, value)) in made.into_iter().enumerate() {
                             let index = u32::try_from(index).map_err(|error| error.to_string())?;
-                            want.push((
-                                EventId::of_step(step.name, input.event_id(), index),
-                                topic,
-                                value,
-                            ));
+                            want.push((EventId::of_step(step.name, input.event_id(), index), topic, value));
                         }
                     }
                 }
@@ -938,17 +731,12 @@ impl Schedule {
         if want.len() != have.len() {
             let missing = want.iter().find(|it| have.binary_search(it).is_err());
             let extra = have.iter().find(|it| want.binary_search(it).is_err());
-            let at = missing
-                .or(extra)
-                .map(|(id, topic, _)| format!("{topic} {id}"));
+            let at = missing.or(extra).map(|(id, topic, _)| format!("{topic} {id}"));
             let letters: Vec<String> = world
                 .all_committed(Topic::DeadLetters)
                 .iter()
                 .filter_map(|it| {
-                    self.codec
-                        .decode::<DeadLetter>(it.value.as_deref().unwrap_or_default())
-                        .ok()
-                        .flatten()
+                    self.codec.decode::<DeadLetter>(it.value.as_deref().unwrap_or_default()).ok().flatten()
                 })
                 .map(|it| format!("{}/{}/{} {}", it.topic, it.partition, it.offset, it.reason))
                 .collect();
@@ -959,10 +747,7 @@ impl Schedule {
             ));
         }
         if let Some((want, have)) = want.iter().zip(&have).find(|(want, have)| want != have) {
-            return Err(format!(
-                "made {} on {}, should be {} on {}",
-                have.0, have.1, want.0, want.1
-            ));
+            return Err(format!("made {} on {}, should be {} on {}", have.0, have.1, want.0, want.1));
         }
         let dead = world.all_committed(Topic::DeadLetters);
         if dead.len() != letters {
@@ -979,29 +764,19 @@ impl Schedule {
             .find(|it| it.scene == Scene::Ledger)
             .expect("most are of the ledger");
         it.anew_at = None;
-        it.arrivals.retain(|(_, record)| {
-            match LedgerInput::decode(&it.codec, record.topic, &record.value) {
-                Ok(Some(LedgerInput::Payment(payment))) => payment.currency == "EUR",
-                Ok(Some(_)) => true,
-                _ => false,
-            }
+        it.arrivals.retain(|(_, record)| match LedgerInput::decode(&it.codec, record.topic, &record.value) {
+            Ok(Some(LedgerInput::Payment(payment))) => payment.currency == "EUR",
+            Ok(Some(_)) => true,
+            _ => false,
         });
-        let records = it
-            .arrivals
-            .iter()
-            .rev()
-            .map(|(_, record)| record.clone())
-            .collect();
+        let records = it.arrivals.iter().rev().map(|(_, record)| record.clone()).collect();
         (it, records)
     }
 
     /// Everything visible on the output topics.
     pub fn visible(&self) -> Vec<LogRecord> {
         let world = self.world.borrow();
-        OUTPUTS
-            .iter()
-            .flat_map(|&topic| world.all_committed(topic))
-            .collect()
+        OUTPUTS.iter().flat_map(|&topic| world.all_committed(topic)).collect()
     }
 
     pub fn codec(&self) -> Arc<Codec> {
@@ -1021,12 +796,6 @@ fn made(
 ) -> Option<Vec<(Topic, Vec<u8>)>> {
     let reference = Reference::default();
     let inward = kept_runtime::stateless::Inward::new(input, codec, &reference);
-    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (step.decide)(&inward)))
-        .ok()?
-        .ok()?;
-    Some(
-        made.into_iter()
-            .map(|it| (it.topic, it.wire().bytes()))
-            .collect(),
-    )
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (step.decide)(&inward))).ok()?.ok()?;
+    Some(made.into_iter().map(|it| (it.topic, it.wire().bytes())).collect())
 }

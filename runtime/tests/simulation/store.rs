@@ -10,8 +10,8 @@ use std::{
 use kept_processors::ledger::{Facts, OrderState, Sku};
 use kept_schemas::{EventId, Micros, OrderId};
 use kept_store::seam::{
-    Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Sink,
-    SinkInput, SinkRecord, SinkTxn, TopicPartition, Written,
+    Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Sink, SinkInput, SinkRecord,
+    SinkTxn, TopicPartition, Written,
 };
 
 use rand::Rng;
@@ -100,18 +100,11 @@ impl Store {
         let mut due = Vec::new();
         let mut rest = Vec::new();
         for it in std::mem::take(&mut self.pending) {
-            if it.at <= now {
-                due.push(it)
-            } else {
-                rest.push(it)
-            }
+            if it.at <= now { due.push(it) } else { rest.push(it) }
         }
         self.pending = rest;
         for it in due {
-            let alive = self
-                .sessions
-                .get(&it.session)
-                .is_some_and(|session| !session.ended);
+            let alive = self.sessions.get(&it.session).is_some_and(|session| !session.ended);
             if alive {
                 world.say(|| {
                     let moves: Vec<String> = it
@@ -119,17 +112,10 @@ impl Store {
                         .moves
                         .iter()
                         .map(|(_, it)| {
-                            format!(
-                                "{}/{} {}..{}",
-                                it.at.topic, it.at.partition, it.from_offset, it.to_offset
-                            )
+                            format!("{}/{} {}..{}", it.at.topic, it.at.partition, it.from_offset, it.to_offset)
                         })
                         .collect();
-                    format!(
-                        "session {} commits {moves:?}, {} rows",
-                        it.session,
-                        it.staged.rows.len()
-                    )
+                    format!("session {} commits {moves:?}, {} rows", it.session, it.staged.rows.len())
                 });
                 self.apply(it.staged);
                 self.release(it.session);
@@ -140,9 +126,7 @@ impl Store {
         let idle: Vec<u64> = self
             .sessions
             .iter()
-            .filter(|(id, it)| {
-                it.open && now.saturating_sub(it.touched) > IDLE && !committing.contains(id)
-            })
+            .filter(|(id, it)| it.open && now.saturating_sub(it.touched) > IDLE && !committing.contains(id))
             .map(|(id, _)| *id)
             .collect();
         for id in idle {
@@ -178,11 +162,7 @@ impl ModelStore {
         let mut it = world.borrow_mut();
         let session = it.fresh();
         it.store.sessions.insert(session, Session::default());
-        Self {
-            world: Rc::clone(world),
-            book,
-            session,
-        }
+        Self { world: Rc::clone(world), book, session }
     }
 
     /// One round trip. Now and then the connection breaks.
@@ -190,12 +170,7 @@ impl ModelStore {
         trip(&self.world, self.session).await
     }
 
-    async fn take_over(
-        &mut self,
-        at: TopicPartition,
-        id: &str,
-        start: i64,
-    ) -> Result<Progress, LedgerError> {
+    async fn take_over(&mut self, at: TopicPartition, id: &str, start: i64) -> Result<Progress, LedgerError> {
         self.trip().await?;
         let row = (self.book, at);
         let taken = {
@@ -203,12 +178,7 @@ impl ModelStore {
             let it = &mut *it;
             // Ending it may fail (a pooler between, no right to); then only the compare-and-set stands guard.
             let ends = it.rng.random_bool(0.5);
-            if let Some(&old) = it
-                .store
-                .owner
-                .get(&row)
-                .filter(|&&old| old != self.session && ends)
-            {
+            if let Some(&old) = it.store.owner.get(&row).filter(|&&old| old != self.session && ends) {
                 it.store.end(old);
             }
             let holder = it.store.locks.get(&row).copied();
@@ -236,11 +206,7 @@ impl ModelStore {
         self.trip().await?;
         let mut it = self.world.borrow_mut();
         let now = it.now;
-        let session = it
-            .store
-            .sessions
-            .get_mut(&self.session)
-            .expect("it is there");
+        let session = it.store.sessions.get_mut(&self.session).expect("it is there");
         session.open = true;
         session.touched = now;
         drop(it);
@@ -255,13 +221,7 @@ impl ModelStore {
 
     async fn look(&mut self, at: TopicPartition) -> Result<Option<Progress>, LedgerError> {
         self.trip().await?;
-        let found = self
-            .world
-            .borrow()
-            .store
-            .progress
-            .get(&(self.book, at))
-            .cloned();
+        let found = self.world.borrow().store.progress.get(&(self.book, at)).cloned();
         self.trip().await?;
         Ok(found)
     }
@@ -271,12 +231,7 @@ impl ModelStore {
         let mut it = self.world.borrow_mut();
         for (at, epoch) in at {
             let row = (self.book, *at);
-            if let Some(progress) = it
-                .store
-                .progress
-                .get_mut(&row)
-                .filter(|it| it.owner_epoch == *epoch)
-            {
+            if let Some(progress) = it.store.progress.get_mut(&row).filter(|it| it.owner_epoch == *epoch) {
                 progress.clean = true;
             }
         }
@@ -300,12 +255,7 @@ impl Drop for ModelStore {
     fn drop(&mut self) {
         if let Ok(mut it) = self.world.try_borrow_mut() {
             let session = self.session;
-            if !it
-                .store
-                .pending
-                .iter()
-                .any(|pending| pending.session == session)
-            {
+            if !it.store.pending.iter().any(|pending| pending.session == session) {
                 it.store.end(session);
             }
         }
@@ -377,9 +327,7 @@ impl ModelTxn {
                 .store
                 .progress
                 .get(&row)
-                .is_some_and(|now| {
-                    now.next_offset == it.from_offset && now.owner_epoch == it.owner_epoch
-                });
+                .is_some_and(|now| now.next_offset == it.from_offset && now.owner_epoch == it.owner_epoch);
             if !ok {
                 return Ok(false);
             }
@@ -395,18 +343,9 @@ impl ModelTxn {
             let mut it = self.world.borrow_mut();
             let slow = it.chance(0.05);
             let lost = it.chance(0.02);
-            let at = it.now
-                + if slow {
-                    it.rng.random_range(10..8_000)
-                } else {
-                    it.rng.random_range(0..3)
-                };
-            let pending = Pending {
-                at,
-                session: self.session,
-                staged: std::mem::take(&mut self.staged),
-                done: Rc::clone(&done),
-            };
+            let at = it.now + if slow { it.rng.random_range(10..8_000) } else { it.rng.random_range(0..3) };
+            let pending =
+                Pending { at, session: self.session, staged: std::mem::take(&mut self.staged), done: Rc::clone(&done) };
             it.store.pending.push(pending);
             self.handed_in = true;
             lost
@@ -432,11 +371,7 @@ impl LedgerTxn for ModelTxn {
         self.compare_and_set(moves).await
     }
 
-    async fn lock(
-        &mut self,
-        keys: &Keys,
-        skus: &mut dyn FnMut(&Facts) -> Vec<Sku>,
-    ) -> Result<Locked, LedgerError> {
+    async fn lock(&mut self, keys: &Keys, skus: &mut dyn FnMut(&Facts) -> Vec<Sku>) -> Result<Locked, LedgerError> {
         trip(&self.world, self.session).await?;
         if self.world.borrow_mut().chance(0.01) {
             return Err(LedgerError::Repeat("deadlock".into()));
@@ -446,17 +381,9 @@ impl LedgerTxn for ModelTxn {
         locked.facts.now = Micros(i64::try_from(it.now).expect("small"));
         for &order_id in &keys.orders {
             let state = it.store.orders.get(&order_id).cloned();
-            let state = state.unwrap_or_else(|| OrderState {
-                order_id,
-                ..Default::default()
-            });
+            let state = state.unwrap_or_else(|| OrderState { order_id, ..Default::default() });
             locked.facts.orders.insert(order_id, state);
-            if it
-                .store
-                .parked
-                .iter()
-                .any(|parked| parked.order_id == order_id)
-            {
+            if it.store.parked.iter().any(|parked| parked.order_id == order_id) {
                 locked.parked.insert(order_id);
             }
         }
@@ -498,12 +425,7 @@ impl Ledger for ModelStore {
         self.look(at).await
     }
 
-    async fn take(
-        &mut self,
-        at: TopicPartition,
-        id: &str,
-        start: i64,
-    ) -> Result<Progress, LedgerError> {
+    async fn take(&mut self, at: TopicPartition, id: &str, start: i64) -> Result<Progress, LedgerError> {
         self.take_over(at, id, start).await
     }
 
@@ -538,10 +460,7 @@ impl Ledger for ModelStore {
             keep -= 1;
         }
         if keep == 0 {
-            keep = rows
-                .iter()
-                .take_while(|row| row.cause.offset == cut)
-                .count();
+            keep = rows.iter().take_while(|row| row.cause.offset == cut).count();
             let upto = rows.get(keep).map_or(to, |row| row.cause.offset);
             rows.truncate(keep);
             return Ok((rows, upto));
@@ -565,11 +484,7 @@ impl Ledger for ModelStore {
         self.trip().await?;
         let count = {
             let mut it = self.world.borrow_mut();
-            let count = it
-                .store
-                .attempts
-                .entry(((self.book, at), offset))
-                .or_insert(0);
+            let count = it.store.attempts.entry(((self.book, at), offset)).or_insert(0);
             *count += 1;
             *count
         };
@@ -615,12 +530,7 @@ impl Sink for ModelSink {
         self.0.look(at).await
     }
 
-    async fn take(
-        &mut self,
-        at: TopicPartition,
-        id: &str,
-        start: i64,
-    ) -> Result<Progress, LedgerError> {
+    async fn take(&mut self, at: TopicPartition, id: &str, start: i64) -> Result<Progress, LedgerError> {
         self.0.take_over(at, id, start).await
     }
 

@@ -26,13 +26,7 @@ impl Rules for ToyRules {
         Vec::new()
     }
 
-    fn decide(
-        &self,
-        input: &LedgerInput,
-        _: &Cause,
-        facts: &mut Facts,
-        _: &Reference,
-    ) -> Vec<LedgerEvent> {
+    fn decide(&self, input: &LedgerInput, _: &Cause, facts: &mut Facts, _: &Reference) -> Vec<LedgerEvent> {
         match input {
             LedgerInput::Payment(it) => {
                 let state = facts.orders.get_mut(&it.order_id).expect("it was locked");
@@ -69,31 +63,13 @@ impl Rules for ToyRules {
 
 fn note(order_id: OrderId, seq: i64, detail: &str) -> LedgerEvent {
     let detail = detail.to_owned();
-    OrderNoted {
-        order_id,
-        seq,
-        at: Micros(0),
-        kind: NoteKind::Looked,
-        detail,
-        lines: Vec::new(),
-    }
-    .into()
+    OrderNoted { order_id, seq, at: Micros(0), kind: NoteKind::Looked, detail, lines: Vec::new() }.into()
 }
 
 /// Raw → received → enriched → validated, each adding a mark; some bodies make two orders, some cannot be read.
 pub const STEPS: [StatelessStep; 3] = [
-    StatelessStep {
-        name: "one",
-        inputs: &[Topic::ChannelsInbound],
-        outputs: &[Topic::OrdersReceived],
-        decide: one,
-    },
-    StatelessStep {
-        name: "two",
-        inputs: &[Topic::OrdersReceived],
-        outputs: &[Topic::OrdersEnriched],
-        decide: two,
-    },
+    StatelessStep { name: "one", inputs: &[Topic::ChannelsInbound], outputs: &[Topic::OrdersReceived], decide: one },
+    StatelessStep { name: "two", inputs: &[Topic::OrdersReceived], outputs: &[Topic::OrdersEnriched], decide: two },
     StatelessStep {
         name: "three",
         inputs: &[Topic::OrdersEnriched],
@@ -123,29 +99,13 @@ fn two(inward: &Inward<'_>) -> Result<Vec<Made>, Unread> {
         return Err(Unread::Poison("as told".into()));
     }
     let body_hash = format!("{} two", it.body_hash);
-    let made = OrderEnriched {
-        order: it.order.clone(),
-        body_hash,
-        ..Default::default()
-    };
-    Ok(vec![Made::of(
-        inward.codec,
-        made.order.order_id.to_string(),
-        made,
-    )?])
+    let made = OrderEnriched { order: it.order.clone(), body_hash, ..Default::default() };
+    Ok(vec![Made::of(inward.codec, made.order.order_id.to_string(), made)?])
 }
 
 fn three(inward: &Inward<'_>) -> Result<Vec<Made>, Unread> {
     let it = inward.read::<OrderEnriched>()?;
     let body_hash = format!("{} three", it.body_hash);
-    let made = OrderValidated {
-        order: it.order.clone(),
-        body_hash,
-        ..Default::default()
-    };
-    Ok(vec![Made::of(
-        inward.codec,
-        made.order.order_id.to_string(),
-        made,
-    )?])
+    let made = OrderValidated { order: it.order.clone(), body_hash, ..Default::default() };
+    Ok(vec![Made::of(inward.codec, made.order.order_id.to_string(), made)?])
 }

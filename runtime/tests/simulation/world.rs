@@ -12,9 +12,7 @@ use std::{
     time::Duration,
 };
 
-use kept_runtime::log::{
-    Ask, Change, Ended, Log, LogError, LogRecord, Outgoing, Polled, TopicFacts,
-};
+use kept_runtime::log::{Ask, Change, Ended, Log, LogError, LogRecord, Outgoing, Polled, TopicFacts};
 use kept_schemas::{Micros, Topic};
 use kept_store::seam::TopicPartition;
 use rand::{Rng, SeedableRng};
@@ -72,16 +70,8 @@ struct Producer {
 }
 
 enum Late {
-    End {
-        id: String,
-        epoch: i32,
-        commit: bool,
-    },
-    Record {
-        id: String,
-        epoch: i32,
-        record: Box<Outgoing>,
-    },
+    End { id: String, epoch: i32, commit: bool },
+    Record { id: String, epoch: i32, record: Box<Outgoing> },
 }
 
 #[derive(Default)]
@@ -206,30 +196,19 @@ impl World {
 
     fn partition(&mut self, at: TopicPartition) -> &mut Partition {
         let index = usize::try_from(at.partition).expect("not negative");
-        &mut self
-            .topics
-            .get_mut(&at.topic)
-            .expect("it was created")
-            .partitions[index]
+        &mut self.topics.get_mut(&at.topic).expect("it was created").partitions[index]
     }
 
     pub fn place(topic: Topic, key: &[u8]) -> TopicPartition {
         let sum: i32 = key.iter().map(|&byte| i32::from(byte)).sum();
-        TopicPartition {
-            topic,
-            partition: sum % PARTITIONS,
-        }
+        TopicPartition { topic, partition: sum % PARTITIONS }
     }
 
     fn append(&mut self, at: TopicPartition, record: Option<Outgoing>, txn: Option<usize>) -> i64 {
         let partition = self.partition(at);
         let offset = partition.next;
         partition.next += 1;
-        partition.entries.push(Entry {
-            offset,
-            record,
-            txn,
-        });
+        partition.entries.push(Entry { offset, record, txn });
         offset
     }
 
@@ -267,9 +246,7 @@ impl World {
                 break;
             }
             next = entry.offset + 1;
-            let visible = entry
-                .txn
-                .is_none_or(|txn| self.txns[txn].fate == Fate::Committed);
+            let visible = entry.txn.is_none_or(|txn| self.txns[txn].fate == Fate::Committed);
             if let Some(record) = entry.record.as_ref().filter(|_| visible) {
                 records.push(LogRecord {
                     at,
@@ -286,10 +263,7 @@ impl World {
 
     pub fn all_committed(&self, topic: Topic) -> Vec<LogRecord> {
         (0..PARTITIONS)
-            .flat_map(|partition| {
-                self.committed(TopicPartition { topic, partition }, 0, usize::MAX)
-                    .0
-            })
+            .flat_map(|partition| self.committed(TopicPartition { topic, partition }, 0, usize::MAX).0)
             .collect()
     }
 
@@ -303,9 +277,7 @@ impl World {
     }
 
     pub fn group_committed(&self, group: &str, at: TopicPartition) -> Option<i64> {
-        self.groups
-            .get(group)
-            .and_then(|it| it.committed.get(&at).copied())
+        self.groups.get(group).and_then(|it| it.committed.get(&at).copied())
     }
 
     // Transactions
@@ -317,11 +289,7 @@ impl World {
         }
         if fate == Fate::Committed {
             for (group, at, offset) in std::mem::take(&mut self.txns[txn].offsets) {
-                self.groups
-                    .entry(group)
-                    .or_default()
-                    .committed
-                    .insert(at, offset);
+                self.groups.entry(group).or_default().committed.insert(at, offset);
             }
         }
     }
@@ -346,12 +314,7 @@ impl World {
             return None;
         }
         if producer.open.is_none() {
-            self.txns.push(Txn {
-                fate: Fate::Open,
-                began: now,
-                offsets: Vec::new(),
-                touched: BTreeSet::new(),
-            });
+            self.txns.push(Txn { fate: Fate::Open, began: now, offsets: Vec::new(), touched: BTreeSet::new() });
             producer.open = Some(count);
         }
         producer.open
@@ -368,11 +331,7 @@ impl World {
     }
 
     fn end_txn(&mut self, id: &str, epoch: i32, commit: bool) -> bool {
-        let want = if commit {
-            Fate::Committed
-        } else {
-            Fate::Aborted
-        };
+        let want = if commit { Fate::Committed } else { Fate::Aborted };
         let Some(producer) = self.producers.get_mut(id).filter(|it| it.epoch == epoch) else {
             return false;
         };
@@ -391,9 +350,9 @@ impl World {
         if meta.generation < 0 {
             return true;
         }
-        self.groups.get(group).is_some_and(|it| {
-            it.generation == meta.generation && it.members.contains_key(&meta.member)
-        })
+        self.groups
+            .get(group)
+            .is_some_and(|it| it.generation == meta.generation && it.members.contains_key(&meta.member))
     }
 
     // Time
@@ -406,38 +365,22 @@ impl World {
             if *at > now {
                 return true;
             }
-            due.push(std::mem::replace(
-                late,
-                Late::End {
-                    id: String::new(),
-                    epoch: 0,
-                    commit: false,
-                },
-            ));
+            due.push(std::mem::replace(late, Late::End { id: String::new(), epoch: 0, commit: false }));
             false
         });
         for late in due {
             match late {
                 Late::End { id, epoch, commit } => {
-                    let open = self
-                        .producers
-                        .get(&id)
-                        .is_some_and(|it| it.open.is_some() && it.epoch == epoch);
+                    let open = self.producers.get(&id).is_some_and(|it| it.open.is_some() && it.epoch == epoch);
                     if open {
                         self.late_applied += 1;
-                        self.say(|| {
-                            format!("a late end (commit {commit}) hits an open transaction of {id}")
-                        });
+                        self.say(|| format!("a late end (commit {commit}) hits an open transaction of {id}"));
                     }
                     self.end_txn(&id, epoch, commit);
                 }
                 Late::Record { id, epoch, record } => {
                     // Only into a transaction that is open: brokers verify that since 3.6.
-                    if self
-                        .producers
-                        .get(&id)
-                        .is_some_and(|it| it.open.is_some() && it.epoch == epoch)
-                    {
+                    if self.producers.get(&id).is_some_and(|it| it.open.is_some() && it.epoch == epoch) {
                         self.late_applied += 1;
                         self.say(|| format!("a late record joins an open transaction of {id}"));
                         self.produce(&id, epoch, *record);
@@ -468,10 +411,7 @@ impl World {
         let now = self.now;
         let ids: Vec<u64> = self.clients.keys().copied().collect();
         for id in ids {
-            let (lag_lost, lag_rebalance) = (
-                self.rng.random_range(0..3000),
-                self.rng.random_range(0..1000),
-            );
+            let (lag_lost, lag_rebalance) = (self.rng.random_range(0..3000), self.rng.random_range(0..1000));
             let client = self.clients.get_mut(&id).expect("it is there");
             if self.paused.contains(&client.worker) {
                 continue;
@@ -498,8 +438,7 @@ impl World {
             let preparing = group.preparing_since;
             group.members.retain(|_, it| {
                 let silent = now.saturating_sub(it.heard) > SESSION;
-                let late = preparing.is_some_and(|since| now.saturating_sub(since) > REBALANCE)
-                    && !it.joined;
+                let late = preparing.is_some_and(|since| now.saturating_sub(since) > REBALANCE) && !it.joined;
                 !(silent || late)
             });
             if group.members.len() != before && group.preparing_since.is_none() {
@@ -508,34 +447,21 @@ impl World {
             if group.preparing_since.is_some() && group.members.values().all(|it| it.joined) {
                 group.preparing_since = None;
                 group.generation += 1;
-                let topics: BTreeSet<Topic> = group
-                    .members
-                    .values()
-                    .flat_map(|it| it.topics.clone())
-                    .collect();
+                let topics: BTreeSet<Topic> = group.members.values().flat_map(|it| it.topics.clone()).collect();
                 group.members.values_mut().for_each(|it| {
                     it.joined = false;
                     it.assigned.clear();
                 });
                 for topic in topics {
-                    let who: Vec<u64> = group
-                        .members
-                        .iter()
-                        .filter(|(_, it)| it.topics.contains(&topic))
-                        .map(|(id, _)| *id)
-                        .collect();
+                    let who: Vec<u64> =
+                        group.members.iter().filter(|(_, it)| it.topics.contains(&topic)).map(|(id, _)| *id).collect();
                     let share = PARTITIONS as usize / who.len();
                     let extra = PARTITIONS as usize % who.len();
                     let mut partition = 0;
                     for (position, id) in who.iter().enumerate() {
                         for _ in 0..share + usize::from(position < extra) {
                             let at = TopicPartition { topic, partition };
-                            group
-                                .members
-                                .get_mut(id)
-                                .expect("it is there")
-                                .assigned
-                                .push(at);
+                            group.members.get_mut(id).expect("it is there").assigned.push(at);
                             partition += 1;
                         }
                     }
@@ -565,53 +491,32 @@ impl World {
             client.member = Some(fresh);
             client.generation = 0;
             let topics = client.topics.clone();
-            group.members.insert(
-                fresh,
-                Member {
-                    topics,
-                    joined: true,
-                    heard: now,
-                    assigned: Vec::new(),
-                },
-            );
+            group.members.insert(fresh, Member { topics, joined: true, heard: now, assigned: Vec::new() });
             group.preparing_since.get_or_insert(now);
             return Vec::new();
         };
         let Some(it) = group.members.get_mut(&member) else {
             return Vec::new();
         };
-        if group.preparing_since.is_some()
-            && !it.joined
-            && client.rebalance_at.is_some_and(|at| now >= at)
-        {
+        if group.preparing_since.is_some() && !it.joined && client.rebalance_at.is_some_and(|at| now >= at) {
             client.rebalance_at = None;
             it.joined = true;
             let gone: Vec<TopicPartition> = std::mem::take(&mut client.owned).into_keys().collect();
-            return if gone.is_empty() {
-                Vec::new()
-            } else {
-                vec![Change::Revoked(gone)]
-            };
+            return if gone.is_empty() { Vec::new() } else { vec![Change::Revoked(gone)] };
         }
         if group.preparing_since.is_none() && group.generation > client.generation {
             client.generation = group.generation;
             client.rebalance_at = None;
             client.owned = it.assigned.iter().map(|&at| (at, None)).collect();
-            client.meta = Some(Meta {
-                generation: group.generation,
-                member,
-            });
+            client.meta = Some(Meta { generation: group.generation, member });
             return vec![Change::Assigned(it.assigned.clone())];
         }
         Vec::new()
     }
 
     fn fetch(&mut self, id: u64, max: usize) -> Vec<LogRecord> {
-        let mut owned: Vec<(TopicPartition, i64)> = self.clients[&id]
-            .owned
-            .iter()
-            .filter_map(|(at, position)| position.map(|it| (*at, it)))
-            .collect();
+        let mut owned: Vec<(TopicPartition, i64)> =
+            self.clients[&id].owned.iter().filter_map(|(at, position)| position.map(|it| (*at, it))).collect();
         if !owned.is_empty() {
             let turn = self.rng.random_range(0..owned.len());
             owned.rotate_left(turn);
@@ -620,11 +525,7 @@ impl World {
         for (at, position) in owned {
             let (mut more, next) = self.committed(at, position, max - records.len());
             records.append(&mut more);
-            self.clients
-                .get_mut(&id)
-                .expect("it is there")
-                .owned
-                .insert(at, Some(next));
+            self.clients.get_mut(&id).expect("it is there").owned.insert(at, Some(next));
             if records.len() >= max {
                 break;
             }
@@ -672,10 +573,7 @@ impl Future for Nap {
 
 pub fn nap(world: &Shared, millis: u64) -> Nap {
     let until = world.borrow().now + millis;
-    Nap {
-        world: Rc::clone(world),
-        until,
-    }
+    Nap { world: Rc::clone(world), until }
 }
 
 /// The time a request takes: always at least one turn of the scheduler, sometimes long.
@@ -683,11 +581,7 @@ pub fn hop(world: &Shared) -> Nap {
     let millis = {
         let mut it = world.borrow_mut();
         let slow = it.nasty.slow;
-        if it.chance(slow) {
-            it.rng.random_range(100..2_500)
-        } else {
-            it.rng.random_range(1..4)
-        }
+        if it.chance(slow) { it.rng.random_range(100..2_500) } else { it.rng.random_range(1..4) }
     };
     nap(world, millis)
 }
@@ -720,13 +614,7 @@ impl ModelLog {
                 meta: None,
             },
         );
-        Self {
-            world: Rc::clone(world),
-            client,
-            id: id.to_owned(),
-            group: group.to_owned(),
-            epoch: -1,
-        }
+        Self { world: Rc::clone(world), client, id: id.to_owned(), group: group.to_owned(), epoch: -1 }
     }
 
     /// Ends the transaction as the client library does: repeats what timed out.
@@ -734,26 +622,13 @@ impl ModelLog {
         hop(&self.world).await;
         let (late, give_up, delay) = {
             let mut it = self.world.borrow_mut();
-            let Nasty {
-                late_end, give_up, ..
-            } = it.nasty;
-            (
-                it.chance(late_end),
-                it.chance(give_up),
-                it.rng.random_range(500..30_000),
-            )
+            let Nasty { late_end, give_up, .. } = it.nasty;
+            (it.chance(late_end), it.chance(give_up), it.rng.random_range(500..30_000))
         };
         let mut twice = false;
         if late || give_up {
             let at = self.world.borrow().now + delay;
-            self.world.borrow_mut().late.push((
-                at,
-                Late::End {
-                    id: self.id.clone(),
-                    epoch: self.epoch,
-                    commit,
-                },
-            ));
+            self.world.borrow_mut().late.push((at, Late::End { id: self.id.clone(), epoch: self.epoch, commit }));
             if give_up {
                 nap(&self.world, TRANSACTION).await;
                 return Ended::Ambiguous("no answer to the end of the transaction".into());
@@ -761,10 +636,7 @@ impl ModelLog {
             twice = true;
             nap(&self.world, REQUEST.min(delay + 10)).await;
         }
-        let done = self
-            .world
-            .borrow_mut()
-            .end_txn(&self.id, self.epoch, commit);
+        let done = self.world.borrow_mut().end_txn(&self.id, self.epoch, commit);
         hop(&self.world).await;
         match (done, twice) {
             (true, false) => Ended::Committed,
@@ -802,21 +674,13 @@ impl Log for ModelLog {
                 if !changes.is_empty() {
                     it.say(|| format!("{} {changes:?}", self.id));
                     let meta = it.clients[&self.client].meta.clone();
-                    return Ok(Polled {
-                        changes,
-                        records: Vec::new(),
-                        meta,
-                    });
+                    return Ok(Polled { changes, records: Vec::new(), meta });
                 }
                 let some = it.rng.random_range(1..=max.max(1));
                 let records = it.fetch(self.client, some);
                 if !records.is_empty() || it.now >= until {
                     let meta = it.clients[&self.client].meta.clone();
-                    return Ok(Polled {
-                        changes,
-                        records,
-                        meta,
-                    });
+                    return Ok(Polled { changes, records, meta });
                 }
             }
             let step = self.world.borrow_mut().rng.random_range(5..50);
@@ -829,10 +693,7 @@ impl Log for ModelLog {
         let client = &it.clients[&self.client];
         if client.lost || client.member.is_none() {
             // The library forgot its member: no generation, no name.
-            return Some(Meta {
-                generation: -1,
-                member: 0,
-            });
+            return Some(Meta { generation: -1, member: 0 });
         }
         client.meta.clone()
     }
@@ -845,40 +706,25 @@ impl Log for ModelLog {
                 let mut it = self.world.borrow_mut();
                 it.tick();
                 let open = it.txns.iter().any(|txn| {
-                    txn.fate == Fate::Open
-                        && txn
-                            .offsets
-                            .iter()
-                            .any(|(group, on, _)| *group == self.group && *on == at)
+                    txn.fate == Fate::Open && txn.offsets.iter().any(|(group, on, _)| *group == self.group && *on == at)
                 });
                 if !open {
                     return Ok(it.group_committed(&self.group, at));
                 }
                 if it.now >= until {
-                    return Err(LogError::Retry(
-                        "a transaction over the offset is open".into(),
-                    ));
+                    return Err(LogError::Retry("a transaction over the offset is open".into()));
                 }
             }
             nap(&self.world, 100).await;
         }
     }
 
-    async fn topic_facts(
-        &self,
-        at: &[TopicPartition],
-        _: Ask,
-    ) -> Result<Vec<TopicFacts>, LogError> {
+    async fn topic_facts(&self, at: &[TopicPartition], _: Ask) -> Result<Vec<TopicFacts>, LogError> {
         hop(&self.world).await;
         let facts = {
             let it = self.world.borrow();
             at.iter()
-                .map(|&at| TopicFacts {
-                    at,
-                    topic_id: it.topics[&at.topic].id.to_string(),
-                    start: 0,
-                    end: it.end(at),
-                })
+                .map(|&at| TopicFacts { at, topic_id: it.topics[&at.topic].id.to_string(), start: 0, end: it.end(at) })
                 .collect()
         };
         hop(&self.world).await;
@@ -895,28 +741,14 @@ impl Log for ModelLog {
         Ok(())
     }
 
-    async fn transact(
-        &mut self,
-        outgoing: &[Outgoing],
-        offsets: &[(TopicPartition, i64)],
-        meta: &Meta,
-    ) -> Ended {
+    async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Meta) -> Ended {
         self.world.borrow().say(|| {
-            let to: Vec<String> = offsets
-                .iter()
-                .map(|(at, to)| format!("{}/{} to {to}", at.topic, at.partition))
-                .collect();
-            format!(
-                "{} epoch {} sends {} records, {to:?} as {meta:?}",
-                self.id,
-                self.epoch,
-                outgoing.len()
-            )
+            let to: Vec<String> =
+                offsets.iter().map(|(at, to)| format!("{}/{} to {to}", at.topic, at.partition)).collect();
+            format!("{} epoch {} sends {} records, {to:?} as {meta:?}", self.id, self.epoch, outgoing.len())
         });
         let ended = self.send(outgoing, offsets, meta).await;
-        self.world
-            .borrow()
-            .say(|| format!("{} epoch {}: {ended:?}", self.id, self.epoch));
+        self.world.borrow().say(|| format!("{} epoch {}: {ended:?}", self.id, self.epoch));
         ended
     }
 
@@ -934,11 +766,7 @@ impl Log for ModelLog {
     }
 
     async fn pause(&self, time: Duration) {
-        nap(
-            &self.world,
-            u64::try_from(time.as_millis()).expect("short").max(1),
-        )
-        .await;
+        nap(&self.world, u64::try_from(time.as_millis()).expect("short").max(1)).await;
     }
 
     async fn close(&mut self) {
@@ -948,43 +776,25 @@ impl Log for ModelLog {
 }
 
 impl ModelLog {
-    async fn send(
-        &mut self,
-        outgoing: &[Outgoing],
-        offsets: &[(TopicPartition, i64)],
-        meta: &Meta,
-    ) -> Ended {
+    async fn send(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Meta) -> Ended {
         hop(&self.world).await;
         for record in outgoing {
             let (fails, joins_late, delay) = {
                 let mut it = self.world.borrow_mut();
                 let network = it.nasty.network;
-                (
-                    it.chance(network),
-                    it.rng.random_bool(0.5),
-                    it.rng.random_range(10..20_000),
-                )
+                (it.chance(network), it.rng.random_bool(0.5), it.rng.random_range(10..20_000))
             };
             if fails {
                 if joins_late {
                     let record = Box::new(record.clone());
-                    let late = Late::Record {
-                        id: self.id.clone(),
-                        epoch: self.epoch,
-                        record,
-                    };
+                    let late = Late::Record { id: self.id.clone(), epoch: self.epoch, record };
                     let mut it = self.world.borrow_mut();
                     let at = it.now + delay;
                     it.late.push((at, late));
                 }
-                return self
-                    .abort(Ended::Aborted("a record was not delivered".into()))
-                    .await;
+                return self.abort(Ended::Aborted("a record was not delivered".into())).await;
             }
-            let done = self
-                .world
-                .borrow_mut()
-                .produce(&self.id, self.epoch, record.clone());
+            let done = self.world.borrow_mut().produce(&self.id, self.epoch, record.clone());
             if !done {
                 return Ended::Fenced("epoch".into());
             }
@@ -1003,9 +813,7 @@ impl ModelLog {
                 return Ended::Fenced("epoch".into());
             };
             for (at, offset) in offsets {
-                it.txns[txn]
-                    .offsets
-                    .push((self.group.clone(), *at, *offset));
+                it.txns[txn].offsets.push((self.group.clone(), *at, *offset));
             }
         } else if outgoing.is_empty() {
             return Ended::Committed;

@@ -19,10 +19,7 @@ pub fn detail(event: &LedgerEvent) -> String {
                 money(it.order.total_minor, &it.order.currency)
             );
             match it.revision {
-                0 => format!(
-                    "Accepted: {what}; {} claimed from stock",
-                    units(sum(&it.claimed))
-                ),
+                0 => format!("Accepted: {what}; {} claimed from stock", units(sum(&it.claimed))),
                 revision => format!("Accepted again as revision {revision}: {what}"),
             }
         }
@@ -31,19 +28,13 @@ pub fn detail(event: &LedgerEvent) -> String {
             format!(
                 "No longer held: {}",
                 list(it.holds.iter().map(|one| {
-                    format!(
-                        "{} ({}, by {})",
-                        plain(one.reason.as_str()),
-                        plain(&one.resolution),
-                        one.by
-                    )
+                    format!("{} ({}, by {})", plain(one.reason.as_str()), plain(&one.resolution), one.by)
                 }))
             )
         }
         LedgerEvent::Released(_) => "Released: nothing stands in the way".into(),
         LedgerEvent::Reserved(it) => {
-            let (gained, lost): (Vec<_>, Vec<_>) =
-                it.lines.iter().partition(|line| line.quantity >= 0);
+            let (gained, lost): (Vec<_>, Vec<_>) = it.lines.iter().partition(|line| line.quantity >= 0);
             let gained = total(gained.iter().map(|line| line.quantity));
             let lost = total(lost.iter().map(|line| line.quantity.saturating_neg()));
             match (gained, lost) {
@@ -67,11 +58,7 @@ pub fn detail(event: &LedgerEvent) -> String {
             format!("Payment {state}")
         }
         LedgerEvent::Cancelled(it) => {
-            let what = if it.whole {
-                "the whole order".to_owned()
-            } else {
-                lines(&it.lines)
-            };
+            let what = if it.whole { "the whole order".to_owned() } else { lines(&it.lines) };
             let back = match sum(&it.given_back) {
                 0 => String::new(),
                 back => format!("; {} free again", units(back)),
@@ -105,32 +92,16 @@ pub fn detail(event: &LedgerEvent) -> String {
         LedgerEvent::Revised(it) => format!("Sent back to be checked again: {}", it.why),
         LedgerEvent::Requested(it) => {
             let asked = total(it.lines.iter().map(|line| line.quantity));
-            let why = it
-                .reasons
-                .iter()
-                .find(|reason| reason.chosen && !reason.why.is_empty());
-            let why = why
-                .map(|reason| format!(" ({})", reason.why))
-                .unwrap_or_default();
+            let why = it.reasons.iter().find(|reason| reason.chosen && !reason.why.is_empty());
+            let why = why.map(|reason| format!(" ({})", reason.why)).unwrap_or_default();
             format!("{} was asked to ship {}{why}", it.location_id, units(asked))
         }
-        LedgerEvent::Withdrawn(it) => format!(
-            "{} was asked not to ship: {}",
-            it.location_id,
-            plain(&it.reason)
-        ),
+        LedgerEvent::Withdrawn(it) => format!("{} was asked not to ship: {}", it.location_id, plain(&it.reason)),
         LedgerEvent::Despatched(it) => {
-            let by = it
-                .carrier
-                .as_ref()
-                .map(|carrier| format!(" with {carrier}"))
-                .unwrap_or_default();
+            let by = it.carrier.as_ref().map(|carrier| format!(" with {carrier}")).unwrap_or_default();
             let unasked = sum(&it.lines).saturating_sub(sum(&it.unpinned));
-            let unasked = if unasked > 0 {
-                format!("; {} of them nobody had asked for", units(unasked))
-            } else {
-                String::new()
-            };
+            let unasked =
+                if unasked > 0 { format!("; {} of them nobody had asked for", units(unasked)) } else { String::new() };
             format!(
                 "{} left {} in {}{by}{unasked}",
                 units(sum(&it.lines)),
@@ -139,16 +110,8 @@ pub fn detail(event: &LedgerEvent) -> String {
             )
         }
         LedgerEvent::Tracked(it) => {
-            let what = if it.parcel_id.is_some() {
-                "A parcel"
-            } else {
-                "The shipment"
-            };
-            let code = it
-                .carrier_code
-                .as_ref()
-                .map(|code| format!(" ({code})"))
-                .unwrap_or_default();
+            let what = if it.parcel_id.is_some() { "A parcel" } else { "The shipment" };
+            let code = it.carrier_code.as_ref().map(|code| format!(" ({code})")).unwrap_or_default();
             match it.kind {
                 OutcomeKind::Delivered => format!("{what} was delivered{code}"),
                 OutcomeKind::DeliveryFailed => format!("{what} could not be delivered{code}"),
@@ -156,11 +119,7 @@ pub fn detail(event: &LedgerEvent) -> String {
             }
         }
         LedgerEvent::Notification(it) => {
-            format!(
-                "The customer is told by {}: {}",
-                it.medium,
-                plain(it.purpose.as_str())
-            )
+            format!("The customer is told by {}: {}", it.medium, plain(it.purpose.as_str()))
         }
         LedgerEvent::Posting(it) => {
             let kind = match it.kind {
@@ -171,24 +130,11 @@ pub fn detail(event: &LedgerEvent) -> String {
             };
             let debit = it.entries.iter().find(|entry| entry.amount.minor > 0);
             let amount = debit.map(|entry| {
-                money(
-                    total(it.entries.iter().map(|entry| entry.amount.minor.max(0))),
-                    &entry.amount.currency,
-                )
+                money(total(it.entries.iter().map(|entry| entry.amount.minor.max(0))), &entry.amount.currency)
             });
-            format!(
-                "Books: {kind}{}",
-                amount
-                    .map(|amount| format!(" of {amount}"))
-                    .unwrap_or_default()
-            )
+            format!("Books: {kind}{}", amount.map(|amount| format!(" of {amount}")).unwrap_or_default())
         }
-        LedgerEvent::Stock(it) => format!(
-            "Stock of {} at {}: {}",
-            it.sku,
-            it.location_id,
-            plain(&it.movement)
-        ),
+        LedgerEvent::Stock(it) => format!("Stock of {} at {}: {}", it.sku, it.location_id, plain(&it.movement)),
         LedgerEvent::Woken(it) => format!("Looked at again: stock of {} came free", it.sku),
     }
 }
@@ -199,10 +145,7 @@ fn total(numbers: impl Iterator<Item = i64>) -> i64 {
 }
 
 fn hold(hold: &Hold) -> String {
-    let line = hold
-        .line_no
-        .map(|line| format!(", line {line}"))
-        .unwrap_or_default();
+    let line = hold.line_no.map(|line| format!(", line {line}")).unwrap_or_default();
     match hold.detail.is_empty() {
         true => format!("{}{line}", plain(hold.reason.as_str())),
         false => format!("{}{line} ({})", plain(hold.reason.as_str()), hold.detail),
@@ -218,27 +161,15 @@ fn sum(lines: &[LineQuantity]) -> i64 {
 }
 
 fn units(number: i64) -> String {
-    if number == 1 {
-        "1 unit".into()
-    } else {
-        format!("{number} units")
-    }
+    if number == 1 { "1 unit".into() } else { format!("{number} units") }
 }
 
 fn count(number: usize, what: &str) -> String {
-    if number == 1 {
-        format!("1 {what}")
-    } else {
-        format!("{number} {what}s")
-    }
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 fn lines(lines: &[LineQuantity]) -> String {
-    list(
-        lines
-            .iter()
-            .map(|line| format!("{} of line {}", line.quantity, line.line_no)),
-    )
+    list(lines.iter().map(|line| format!("{} of line {}", line.quantity, line.line_no)))
 }
 
 /// The first few, and how many more.
@@ -267,8 +198,7 @@ mod tests {
     use kept_schemas::{
         Order, OrderLine,
         events::{
-            OrderAccepted, OrderCancelled, OrderHeld, OrderReserved, PostingEntry,
-            PostingRequested, ShipmentDespatched,
+            OrderAccepted, OrderCancelled, OrderHeld, OrderReserved, PostingEntry, PostingRequested, ShipmentDespatched,
         },
         inbound::HoldReason,
         inputs::Parcel,
@@ -281,68 +211,29 @@ mod tests {
         let order = Order {
             currency: "EUR".into(),
             total_minor: 1205,
-            lines: vec![OrderLine {
-                quantity: 3,
-                ..Default::default()
-            }],
+            lines: vec![OrderLine { quantity: 3, ..Default::default() }],
             ..Default::default()
         };
-        let held = Hold {
-            reason: HoldReason::OutOfStock,
-            line_no: Some(2),
-            detail: "1 missing".into(),
-            ..Default::default()
-        };
-        let entry = |minor| PostingEntry {
-            account: "x".into(),
-            amount: Money {
-                minor,
-                currency: "EUR".into(),
-            },
-        };
+        let held =
+            Hold { reason: HoldReason::OutOfStock, line_no: Some(2), detail: "1 missing".into(), ..Default::default() };
+        let entry = |minor| PostingEntry { account: "x".into(), amount: Money { minor, currency: "EUR".into() } };
         let cases: Vec<(LedgerEvent, &str)> = vec![
             (
-                OrderAccepted {
-                    order: order.clone(),
-                    claimed: vec![of(1, 1)],
-                    ..Default::default()
-                }
-                .into(),
+                OrderAccepted { order: order.clone(), claimed: vec![of(1, 1)], ..Default::default() }.into(),
                 "Accepted: 1 line of 3 units, EUR 12.05; 1 unit claimed from stock",
             ),
             (
-                OrderAccepted {
-                    order,
-                    revision: 2,
-                    ..Default::default()
-                }
-                .into(),
+                OrderAccepted { order, revision: 2, ..Default::default() }.into(),
                 "Accepted again as revision 2: 1 line of 3 units, EUR 12.05",
             ),
+            (OrderHeld { holds: vec![held], ..Default::default() }.into(), "Held: out of stock, line 2 (1 missing)"),
             (
-                OrderHeld {
-                    holds: vec![held],
-                    ..Default::default()
-                }
-                .into(),
-                "Held: out of stock, line 2 (1 missing)",
-            ),
-            (
-                OrderReserved {
-                    lines: vec![of(1, 2), of(2, -1)],
-                    ..Default::default()
-                }
-                .into(),
+                OrderReserved { lines: vec![of(1, 2), of(2, -1)], ..Default::default() }.into(),
                 "2 units more reserved, 1 unit lost",
             ),
             (
-                OrderCancelled {
-                    whole: true,
-                    given_back: vec![of(1, 2)],
-                    by: "shop".into(),
-                    ..Default::default()
-                }
-                .into(),
+                OrderCancelled { whole: true, given_back: vec![of(1, 2)], by: "shop".into(), ..Default::default() }
+                    .into(),
                 "Cancelled: the whole order, by shop; 2 units free again",
             ),
             (
@@ -374,22 +265,7 @@ mod tests {
 
     #[test]
     fn a_long_list_is_cut() {
-        let holds = vec![
-            Hold {
-                reason: HoldReason::UnknownSku,
-                ..Default::default()
-            };
-            9
-        ];
-        assert!(
-            detail(
-                &OrderHeld {
-                    holds,
-                    ..Default::default()
-                }
-                .into()
-            )
-            .ends_with("unknown sku and 3 more")
-        );
+        let holds = vec![Hold { reason: HoldReason::UnknownSku, ..Default::default() }; 9];
+        assert!(detail(&OrderHeld { holds, ..Default::default() }.into()).ends_with("unknown sku and 3 more"));
     }
 }

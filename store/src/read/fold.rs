@@ -8,8 +8,8 @@ use kept_processors::ledger::LedgerEvent;
 use kept_schemas::{
     Micros, OrderId, OrderLine,
     events::{
-        Hold, HoldResolved, NoteKind, NotificationRequested, OrderAccepted, OrderPaid,
-        PostingRequested, ShipmentDespatched, ShipmentTracked, StockChanged,
+        Hold, HoldResolved, NoteKind, NotificationRequested, OrderAccepted, OrderPaid, PostingRequested,
+        ShipmentDespatched, ShipmentTracked, StockChanged,
     },
     inputs::{LineQuantity, OutcomeKind, Parcel},
     order::Charge,
@@ -88,10 +88,7 @@ impl Milestones {
     fn reach(&mut self, it: &ShipmentTracked) {
         self.latest = self.latest.max(Some((it.tracked_at, it.kind.as_str())));
         if it.kind == OutcomeKind::Delivered {
-            self.delivered_at = Some(
-                self.delivered_at
-                    .map_or(it.tracked_at, |first| first.min(it.tracked_at)),
-            );
+            self.delivered_at = Some(self.delivered_at.map_or(it.tracked_at, |first| first.min(it.tracked_at)));
         }
     }
 }
@@ -113,10 +110,7 @@ impl<'a> Changes<'a> {
 
     /// Shipments with parcels that changed.
     pub fn with_parcels(&self) -> BTreeSet<&'a str> {
-        self.parcels
-            .values()
-            .map(|parcel| parcel.shipment_id)
-            .collect()
+        self.parcels.values().map(|parcel| parcel.shipment_id).collect()
     }
 
     fn take(&mut self, event: &'a LedgerEvent) {
@@ -125,19 +119,13 @@ impl<'a> Changes<'a> {
             LedgerEvent::Held(it) => {
                 self.touch(it.order_id, it.at);
                 for hold in &it.holds {
-                    self.holds
-                        .entry((it.order_id, hold.hold_id.as_str()))
-                        .or_default()
-                        .opened = Some(hold);
+                    self.holds.entry((it.order_id, hold.hold_id.as_str())).or_default().opened = Some(hold);
                 }
             }
             LedgerEvent::Unheld(it) => {
                 self.touch(it.order_id, it.at);
                 for hold in &it.holds {
-                    self.holds
-                        .entry((it.order_id, hold.hold_id.as_str()))
-                        .or_default()
-                        .resolved = Some((hold, it.at));
+                    self.holds.entry((it.order_id, hold.hold_id.as_str())).or_default().resolved = Some((hold, it.at));
                 }
             }
             LedgerEvent::Released(it) => self.touch(it.order_id, it.at).released = true,
@@ -193,12 +181,7 @@ impl<'a> Changes<'a> {
             LedgerEvent::Tracked(it) => {
                 self.touch(it.order_id, it.at);
                 match &it.parcel_id {
-                    None => self
-                        .shipments
-                        .entry(&it.shipment_id)
-                        .or_default()
-                        .milestones
-                        .reach(it),
+                    None => self.shipments.entry(&it.shipment_id).or_default().milestones.reach(it),
                     Some(parcel_id) => self.parcel(parcel_id, &it.shipment_id).milestones.reach(it),
                 }
             }
@@ -209,11 +192,7 @@ impl<'a> Changes<'a> {
             LedgerEvent::Posting(it) => {
                 self.touch(it.order_id, it.at);
                 for entry in &it.entries {
-                    let key = (
-                        it.posting_id.as_str(),
-                        entry.account.as_str(),
-                        entry.amount.currency.as_str(),
-                    );
+                    let key = (it.posting_id.as_str(), entry.account.as_str(), entry.amount.currency.as_str());
                     let sum = &mut self.postings.entry(key).or_insert((it, 0)).1;
                     *sum = sum.saturating_add(entry.amount.minor);
                 }
@@ -221,11 +200,7 @@ impl<'a> Changes<'a> {
             LedgerEvent::Stock(it) => {
                 let row = self
                     .stock
-                    .entry((
-                        it.sku.as_str(),
-                        it.location_id.as_str(),
-                        it.condition.as_str(),
-                    ))
+                    .entry((it.sku.as_str(), it.location_id.as_str(), it.condition.as_str()))
                     .or_insert(it.as_ref());
                 if row.version < it.version {
                     *row = it.as_ref();
@@ -237,27 +212,18 @@ impl<'a> Changes<'a> {
 
     fn accepted(&mut self, it: &'a OrderAccepted) {
         let order = self.touch(it.order_id, it.at);
-        if order
-            .accepted
-            .is_none_or(|known| known.revision < it.revision)
-        {
+        if order.accepted.is_none_or(|known| known.revision < it.revision) {
             order.accepted = Some(it);
         }
         order.accepted_at = Some(order.accepted_at.map_or(it.at, |first| first.min(it.at)));
         for line in &it.order.lines {
             let row = self.lines.entry((it.order_id, line.line_no)).or_default();
-            if row
-                .described
-                .is_none_or(|(revision, _)| revision < it.revision)
-            {
+            if row.described.is_none_or(|(revision, _)| revision < it.revision) {
                 row.described = Some((it.revision, line));
             }
         }
         for (charge_no, charge) in (1..).zip(&it.order.charges) {
-            let row = self
-                .charges
-                .entry((it.order_id, charge_no))
-                .or_insert((it.revision, charge));
+            let row = self.charges.entry((it.order_id, charge_no)).or_insert((it.revision, charge));
             if row.0 < it.revision {
                 *row = (it.revision, charge);
             }
@@ -279,17 +245,11 @@ impl<'a> Changes<'a> {
             order.reserved = order.reserved.saturating_sub(units);
         });
         let shipment = self.shipments.entry(&it.shipment_id).or_default();
-        if shipment
-            .despatched
-            .is_none_or(|known| it.despatched_at < known.despatched_at)
-        {
+        if shipment.despatched.is_none_or(|known| it.despatched_at < known.despatched_at) {
             shipment.despatched = Some(it);
         }
         for line in &it.lines {
-            let units = self
-                .shipment_lines
-                .entry((&it.shipment_id, it.order_id, line.line_no))
-                .or_default();
+            let units = self.shipment_lines.entry((&it.shipment_id, it.order_id, line.line_no)).or_default();
             *units = units.saturating_add(line.quantity);
         }
         for parcel in &it.parcels {
@@ -304,11 +264,7 @@ impl<'a> Changes<'a> {
     }
 
     fn parcel(&mut self, parcel_id: &'a str, shipment_id: &'a str) -> &mut ParcelChange<'a> {
-        let new = || ParcelChange {
-            shipment_id,
-            parcel: None,
-            milestones: Milestones::default(),
-        };
+        let new = || ParcelChange { shipment_id, parcel: None, milestones: Milestones::default() };
         self.parcels.entry(parcel_id).or_insert_with(new)
     }
 
@@ -320,11 +276,7 @@ impl<'a> Changes<'a> {
     ) {
         let order = self.orders.entry(order_id).or_default();
         for line in lines {
-            add(
-                self.lines.entry((order_id, line.line_no)).or_default(),
-                order,
-                line.quantity,
-            );
+            add(self.lines.entry((order_id, line.line_no)).or_default(), order, line.quantity);
         }
     }
 }

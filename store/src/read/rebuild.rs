@@ -45,21 +45,11 @@ pub async fn rebuild(
     let (live, new, old) = (prefix.read(), prefix.read_new(), prefix.read_old());
     let ledger = connect(ledger_url, &prefix.ledger(), Purpose::Command).await?;
     let mut control = connect(read_url, &live, Purpose::Command).await?;
-    let alone: bool = control
-        .query_one(
-            "SELECT pg_try_advisory_lock(hashtext($1))",
-            &[&new.to_string()],
-        )
-        .await?
-        .get(0);
+    let alone: bool = control.query_one("SELECT pg_try_advisory_lock(hashtext($1))", &[&new.to_string()]).await?.get(0);
     if !alone {
-        return Err(LedgerError::Stop(format!(
-            "another rebuild of {live} is under way"
-        )));
+        return Err(LedgerError::Stop(format!("another rebuild of {live} is under way")));
     }
-    control
-        .batch_execute(&format!("DROP SCHEMA IF EXISTS {new} CASCADE"))
-        .await?;
+    control.batch_execute(&format!("DROP SCHEMA IF EXISTS {new} CASCADE")).await?;
     migrate_read(read_url, &new).await?;
     // First the offsets, then the journal. Epochs are far ahead, so that no session of today's passes the first
     // statement of a batch after the switch.
@@ -79,10 +69,7 @@ pub async fn rebuild(
         let mut events = Vec::with_capacity(rows.len());
         for row in rows.iter().filter(|row| row.topic != Topic::DeadLetters) {
             let at_fault = |why: String| {
-                LedgerError::Stop(format!(
-                    "journal row {} of {} cannot be read: {why}",
-                    row.journal_id, row.topic
-                ))
+                LedgerError::Stop(format!("journal row {} of {} cannot be read: {why}", row.journal_id, row.topic))
             };
             let event = LedgerEvent::decode(codec, row.topic, &row.wire.bytes())
                 .map_err(|error| at_fault(error.to_string()))?
@@ -90,19 +77,14 @@ pub async fn rebuild(
             events.push((event, &row.headers));
         }
         let txn = sink.begin().await?;
-        txn.apply_events(events.iter().map(|(event, headers)| (event, *headers)))
-            .await?;
+        txn.apply_events(events.iter().map(|(event, headers)| (event, *headers))).await?;
         txn.commit().await?;
         done.rows += u64::try_from(rows.len()).unwrap_or(0);
         done.events += u64::try_from(events.len()).unwrap_or(0);
         progress(&done);
     }
     drop(sink);
-    control
-        .batch_execute(&format!(
-            "ANALYZE {new}.order_rows, {new}.line_rows, {new}.timeline, {new}.holds"
-        ))
-        .await?;
+    control.batch_execute(&format!("ANALYZE {new}.order_rows, {new}.line_rows, {new}.timeline, {new}.holds")).await?;
     // A sink that is stopped in the middle of a batch must not hold the switch up.
     end_sinks(&control, &live).await?;
     let txn = control.transaction().await?;
@@ -117,9 +99,7 @@ pub async fn rebuild(
     txn.commit().await?;
     // Sessions that began before the switch may hold statements that mean the old tables.
     end_sinks(&control, &live).await?;
-    control
-        .batch_execute(&format!("DROP SCHEMA {old} CASCADE"))
-        .await?;
+    control.batch_execute(&format!("DROP SCHEMA {old} CASCADE")).await?;
     Ok(done)
 }
 

@@ -303,13 +303,7 @@ impl PgSink {
     /// As [`PgSink::connect`].
     pub async fn connect_to(url: &str, schema: Schema) -> Result<Self, LedgerError> {
         let (client, statements, backend) = open(url, &schema).await?;
-        Ok(Self {
-            url: url.to_owned(),
-            schema,
-            client,
-            statements,
-            backend,
-        })
+        Ok(Self { url: url.to_owned(), schema, client, statements, backend })
     }
 
     /// The pid of our backend in Postgres; fault tests end it.
@@ -321,12 +315,8 @@ impl PgSink {
 async fn open(url: &str, schema: &Schema) -> Result<(Client, Statements, (i32, At)), LedgerError> {
     let client = connect(url, schema, Purpose::Sink).await?;
     let statements = Statements::prepare(&client).await?;
-    let row = client
-        .query_one(
-            "SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()",
-            &[],
-        )
-        .await?;
+    let row =
+        client.query_one("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()", &[]).await?;
     Ok((client, statements, (row.get(0), row.get(1))))
 }
 
@@ -334,13 +324,7 @@ impl Sink for PgSink {
     type Txn<'a> = PgSinkTxn<'a>;
 
     async fn progress(&mut self, at: TopicPartition) -> Result<Option<Progress>, LedgerError> {
-        let row = self
-            .client
-            .query_opt(
-                &self.statements.progress,
-                &[&at.topic.name(), &at.partition],
-            )
-            .await?;
+        let row = self.client.query_opt(&self.statements.progress, &[&at.topic.name(), &at.partition]).await?;
         Ok(row.map(|row| Progress {
             next_offset: row.get(0),
             owner_epoch: row.get(1),
@@ -350,21 +334,12 @@ impl Sink for PgSink {
         }))
     }
 
-    async fn take(
-        &mut self,
-        at: TopicPartition,
-        topic_id: &str,
-        start_offset: i64,
-    ) -> Result<Progress, LedgerError> {
-        let Self {
-            client, statements, ..
-        } = self;
+    async fn take(&mut self, at: TopicPartition, topic_id: &str, start_offset: i64) -> Result<Progress, LedgerError> {
+        let Self { client, statements, .. } = self;
         let topic = at.topic.name();
         // Before anything that would wait for its locks.
-        let ended: Option<bool> = client
-            .query_opt(&statements.end_owner, &[&topic, &at.partition])
-            .await?
-            .map(|row| row.get(0));
+        let ended: Option<bool> =
+            client.query_opt(&statements.end_owner, &[&topic, &at.partition]).await?.map(|row| row.get(0));
         if ended == Some(false) {
             return Err(LedgerError::Lost(format!(
                 "the previous owner's session of {topic}/{} does not end",
@@ -372,60 +347,35 @@ impl Sink for PgSink {
             )));
         }
         let txn = client.transaction().await?;
-        let clean = txn
-            .query_opt(&statements.was_clean, &[&topic, &at.partition])
-            .await?
-            .is_none_or(|row| row.get(0));
-        let row = txn
-            .query_one(
-                &statements.take,
-                &[&topic, &at.partition, &topic_id, &start_offset],
-            )
-            .await?;
+        let clean = txn.query_opt(&statements.was_clean, &[&topic, &at.partition]).await?.is_none_or(|row| row.get(0));
+        let row = txn.query_one(&statements.take, &[&topic, &at.partition, &topic_id, &start_offset]).await?;
         let next_offset = row.get(0);
-        let progress = Progress {
-            next_offset,
-            owner_epoch: row.get(1),
-            topic_id: row.get(2),
-            emitted_floor: next_offset,
-            clean,
-        };
+        let progress =
+            Progress { next_offset, owner_epoch: row.get(1), topic_id: row.get(2), emitted_floor: next_offset, clean };
         txn.commit().await?;
         Ok(progress)
     }
 
     async fn begin(&mut self) -> Result<PgSinkTxn<'_>, LedgerError> {
-        let Self {
-            client, statements, ..
-        } = self;
-        Ok(PgSinkTxn {
-            txn: client.transaction().await?,
-            statements,
-            failed: false,
-        })
+        let Self { client, statements, .. } = self;
+        Ok(PgSinkTxn { txn: client.transaction().await?, statements, failed: false })
     }
 
     async fn leave(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
         let topics = col(at, |(at, _)| at.topic.name());
         let partitions = col(at, |(at, _)| at.partition);
         let epochs = col(at, |(_, epoch)| epoch);
-        self.client
-            .execute(&self.statements.leave, &[&topics, &partitions, &epochs])
-            .await?;
+        self.client.execute(&self.statements.leave, &[&topics, &partitions, &epochs]).await?;
         Ok(())
     }
 
     async fn reconnect(&mut self) -> Result<(), LedgerError> {
         let (client, statements, backend) = open(&self.url, &self.schema).await?;
         // Our old session may be at work still, a commit of ours among it: nothing is known before it is gone.
-        let ended: Option<bool> = client
-            .query_opt(&statements.end_backend, &[&self.backend.0, &self.backend.1])
-            .await?
-            .map(|row| row.get(0));
+        let ended: Option<bool> =
+            client.query_opt(&statements.end_backend, &[&self.backend.0, &self.backend.1]).await?.map(|row| row.get(0));
         if ended == Some(false) {
-            return Err(LedgerError::Lost(
-                "our previous session does not end".into(),
-            ));
+            return Err(LedgerError::Lost("our previous session does not end".into()));
         }
         (self.client, self.statements, self.backend) = (client, statements, backend);
         Ok(())
@@ -448,13 +398,7 @@ impl SinkTxn for PgSinkTxn<'_> {
         let epochs: Vec<i64> = moves.iter().map(|it| it.owner_epoch).collect();
         let from: Vec<i64> = moves.iter().map(|it| it.from_offset).collect();
         let to: Vec<i64> = moves.iter().map(|it| it.to_offset).collect();
-        let moved = self
-            .txn
-            .execute(
-                &self.statements.advance,
-                &[&topics, &partitions, &epochs, &from, &to],
-            )
-            .await?;
+        let moved = self.txn.execute(&self.statements.advance, &[&topics, &partitions, &epochs, &from, &to]).await?;
         let all = usize::try_from(moved) == Ok(moves.len());
         self.failed = !all;
         Ok(all)
@@ -474,9 +418,7 @@ impl SinkTxn for PgSinkTxn<'_> {
 
     async fn commit(self) -> Result<(), LedgerError> {
         if self.failed {
-            return Err(LedgerError::Refused(
-                "a statement of this transaction failed; it cannot be committed".into(),
-            ));
+            return Err(LedgerError::Refused("a statement of this transaction failed; it cannot be committed".into()));
         }
         Ok(self.txn.commit().await?)
     }
@@ -485,13 +427,7 @@ impl SinkTxn for PgSinkTxn<'_> {
 /// A statement that is sent when polled; nothing when there are no rows.
 macro_rules! written {
     ($txn:expr, $statement:expr, $rows:expr, $params:expr) => {
-        async {
-            if $rows.is_empty() {
-                Ok(0)
-            } else {
-                $txn.execute($statement, $params).await
-            }
-        }
+        async { if $rows.is_empty() { Ok(0) } else { $txn.execute($statement, $params).await } }
     };
 }
 
@@ -503,9 +439,7 @@ fn col<T: Copy, U>(rows: &[T], value: impl Fn(T) -> U) -> Vec<U> {
 /// The key and the change of each entry.
 macro_rules! entries {
     ($map:expr) => {
-        $map.iter()
-            .map(|(key, change)| (*key, change))
-            .collect::<Vec<_>>()
+        $map.iter().map(|(key, change)| (*key, change)).collect::<Vec<_>>()
     };
 }
 
@@ -517,29 +451,19 @@ impl PgSinkTxn<'_> {
     ) -> Result<(), LedgerError> {
         let all: Vec<(&LedgerEvent, &Headers)> = events.collect();
         let mut fresh = self.write_timeline(&all).await?;
-        let new = all
-            .iter()
-            .map(|(event, _)| *event)
-            .filter(|event| match event.place() {
-                // Taken out, so that one that is twice in this batch is applied once.
-                Some((order, seq)) => fresh.remove(&(order.0, seq)),
-                None => true,
-            });
+        let new = all.iter().map(|(event, _)| *event).filter(|event| match event.place() {
+            // Taken out, so that one that is twice in this batch is applied once.
+            Some((order, seq)) => fresh.remove(&(order.0, seq)),
+            None => true,
+        });
         self.write_changes(&Changes::of(new)).await
     }
 
     /// Writes the timeline; gives back which events were not there yet.
-    async fn write_timeline(
-        &self,
-        all: &[(&LedgerEvent, &Headers)],
-    ) -> Result<HashSet<(Uuid, i64)>, LedgerError> {
+    async fn write_timeline(&self, all: &[(&LedgerEvent, &Headers)]) -> Result<HashSet<(Uuid, i64)>, LedgerError> {
         let mut rows: Vec<(OrderId, i64, &LedgerEvent, &Headers)> = all
             .iter()
-            .filter_map(|(event, headers)| {
-                event
-                    .place()
-                    .map(|(order, seq)| (order, seq, *event, *headers))
-            })
+            .filter_map(|(event, headers)| event.place().map(|(order, seq)| (order, seq, *event, *headers)))
             .collect();
         if rows.is_empty() {
             return Ok(HashSet::new());
@@ -563,18 +487,10 @@ impl PgSinkTxn<'_> {
     }
 
     async fn write_changes(&self, changes: &Changes<'_>) -> Result<(), LedgerError> {
-        let Self {
-            txn, statements, ..
-        } = self;
+        let Self { txn, statements, .. } = self;
         let orders = entries!(changes.orders);
-        let accepted: Vec<_> = orders
-            .iter()
-            .filter_map(|(id, order)| Some((*id, *order, order.accepted?)))
-            .collect();
-        let moved: Vec<_> = orders
-            .into_iter()
-            .filter(|(_, order)| order.accepted.is_none())
-            .collect();
+        let accepted: Vec<_> = orders.iter().filter_map(|(id, order)| Some((*id, *order, order.accepted?))).collect();
+        let moved: Vec<_> = orders.into_iter().filter(|(_, order)| order.accepted.is_none()).collect();
         let lines = entries!(changes.lines);
         let charges = entries!(changes.charges);
         let holds = entries!(changes.holds);
@@ -805,25 +721,14 @@ fn said(text: &str) -> Option<&str> {
 }
 
 fn street(address: &Address) -> Option<String> {
-    let parts = [
-        Some(address.street.as_str()),
-        address.house_number.as_deref(),
-        address.house_number_addition.as_deref(),
-    ];
-    let street = parts
-        .into_iter()
-        .flatten()
-        .filter(|part| !part.is_empty())
-        .collect::<Vec<_>>()
-        .join(" ");
+    let parts =
+        [Some(address.street.as_str()), address.house_number.as_deref(), address.house_number_addition.as_deref()];
+    let street = parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     (!street.is_empty()).then_some(street)
 }
 
 fn cause(headers: &Headers) -> Option<String> {
-    headers
-        .cause
-        .as_ref()
-        .map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}"))
+    headers.cause.as_ref().map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}"))
 }
 
 /// When the event was decided.
