@@ -3,7 +3,11 @@
 //! A record is read with the schema it was written with and taken into today's Rust type: a field the writer did
 //! not know gets its default, a field we do not know is skipped. Schemas live as long as the process.
 
-use std::{collections::HashMap, io::Cursor, sync::LazyLock};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    io::Cursor,
+    sync::{Arc, LazyLock},
+};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
 use thiserror::Error;
@@ -136,25 +140,25 @@ fn party_schema() -> Schema {
 }
 
 /// The schema ids of one deployment's own schemas, and those of everybody it has read from.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Codec {
     own: HashMap<Topic, u32>,
-    writers: HashMap<u32, WriterSchema>,
+    writers: HashMap<u32, Arc<WriterSchema>>,
 }
 
 impl Codec {
     /// Knows that today's schema of `topic` is registered as `id`.
     pub fn register(&mut self, topic: Topic, id: u32) -> Result<(), CodecError> {
         self.own.insert(topic, id);
-        if !self.writers.contains_key(&id) {
-            self.writers.insert(id, WriterSchema::of(id, OWN[&topic].schema)?);
+        if let Entry::Vacant(vacant) = self.writers.entry(id) {
+            vacant.insert(Arc::new(WriterSchema::of(id, OWN[&topic].schema)?));
         }
         Ok(())
     }
 
     /// Learns a schema that someone else wrote with.
     pub fn learn(&mut self, id: u32, text: &str) -> Result<(), CodecError> {
-        self.writers.insert(id, WriterSchema::parse(id, text)?);
+        self.writers.insert(id, Arc::new(WriterSchema::parse(id, text)?));
         Ok(())
     }
 

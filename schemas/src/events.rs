@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::OrderId,
     inbound::{Enrichment, HoldReason},
-    inputs::{Condition, LineQuantity, OutcomeKind, Parcel},
+    inputs::{Condition, LineQuantity, OutcomeKind, Parcel, PaymentKind},
     order::{Order, Party},
     values::{Micros, Money},
     words,
@@ -31,6 +31,8 @@ pub struct OrderAccepted {
     pub claimed: Vec<LineQuantity>,
     /// Raised by each correction; a later revision replaces the order as read models show it.
     pub revision: i32,
+    /// SHA-256 of the raw body in hex, to recognise the same body; empty when there was none.
+    pub body_hash: String,
     pub party: Party,
 }
 
@@ -67,7 +69,7 @@ pub struct OrderHeld {
 pub struct HoldResolved {
     pub hold_id: String,
     pub reason: HoldReason,
-    /// How: `released`, `corrected`, `paid`, `stock_arrived`, `cancelled`, `expired`.
+    /// How: `released`, `corrected`, `paid`, `refunded`, `stock_arrived`, `delivered`, `cancelled`, `expired`.
     pub resolution: String,
     /// Who: `kept`, a channel account or a login.
     pub by: String,
@@ -107,7 +109,7 @@ words! {
     }
 }
 
-/// `orders.paid`: the amounts changed.
+/// `orders.paid`: a fact about money was taken in; the totals are those after it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, AvroSchema)]
 #[avro(namespace = "kept")]
 #[serde(default)]
@@ -120,6 +122,12 @@ pub struct OrderPaid {
     pub authorised_minor: i64,
     pub captured_minor: i64,
     pub refunded_minor: i64,
+    /// The fact itself: the provider's id, what happened, how much.
+    pub payment_id: String,
+    pub kind: PaymentKind,
+    pub amount_minor: i64,
+    /// Of the fact; one in another currency than the order's is kept out of the totals.
+    pub currency: String,
 }
 
 /// `orders.cancelled`: quantities that will not be delivered, and what was given back. Sent when it is effective:
@@ -174,7 +182,7 @@ pub struct OrderCompleted {
     pub order_id: OrderId,
     pub seq: i64,
     pub at: Micros,
-    /// `delivered` or `cancelled`.
+    /// `delivered` (an order without goods: its charges are in the books), `cancelled`, or `test` for a trial order.
     pub outcome: String,
 }
 
@@ -195,8 +203,15 @@ words! {
         Deadline = "deadline",
         /// The warehouse picked goods.
         Picked = "picked",
-        /// A fulfilment order was withdrawn in time.
+        /// A location does not ship what is still pinned of a fulfilment order: it was withdrawn in time, or nothing
+        /// is left of it. `lines` are pinned no longer, and claimed again.
         Withdrawn = "withdrawn",
+        /// A location will not ship it. As `withdrawn`, and it is not asked again.
+        Declined = "declined",
+        /// A location found less than asked; `lines` are pinned no longer, and claimed again.
+        Short = "short",
+        /// A cancellation that has to wait: for the order itself, or for a location's answer. No lines: all of it.
+        CancelAsked = "cancel_asked",
         /// The order was looked at again and nothing changed.
         Looked = "looked",
     }
@@ -213,6 +228,10 @@ pub struct OrderNoted {
     pub kind: NoteKind,
     /// In plain words, without personal data.
     pub detail: String,
+    /// What it is about, by kind: a fulfilment order, a timer, an account, who asked. Empty: the order.
+    pub about: String,
+    /// Of a deadline: when it is looked at next. Absent: never again.
+    pub due_at: Option<Micros>,
     pub lines: Vec<LineQuantity>,
 }
 
@@ -251,6 +270,8 @@ pub struct FulfilmentRequested {
     pub service: Option<String>,
     pub ship_by: Option<Micros>,
     pub promised_at: Option<Micros>,
+    /// When we ask what became of it.
+    pub due_at: Micros,
     pub channel: String,
     pub channel_order_id: String,
     pub reasons: Vec<RouteReason>,
@@ -268,6 +289,8 @@ pub struct FulfilmentWithdrawn {
     pub fulfilment_id: String,
     pub location_id: String,
     pub reason: String,
+    /// When we ask what became of it.
+    pub due_at: Micros,
 }
 
 /// `shipments.despatched`: parcels left; this order's part of the shipment.
@@ -391,9 +414,11 @@ pub struct StockChanged {
     pub on_hand: i64,
     pub reserved: i64,
     pub picked: i64,
+    /// Pinned units that a count did not find: pins = reserved + unbacked.
+    pub unbacked: i64,
     /// The SKU's claims over the whole network, not pinned to a location yet.
     pub claimed: i64,
-    /// What moved: `count`, `receipt`, `pin`, `unpin`, `pick`, `despatch`.
+    /// What moved: `count`, `receipt`, `pin`, `unpin`, `pick`, `short`, `despatch`.
     pub movement: String,
     pub quantity: i64,
     pub cause: String,

@@ -20,6 +20,16 @@ pub fn derive(kind: &str, parts: &[&[u8]]) -> Uuid {
     uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }
 
+/// SHA-256 in hex: the version of a body that bears none, and the form in which bearer keys are kept.
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(bytes) {
+        write!(hex, "{byte:02x}").expect("a String takes all that is written");
+    }
+    hex
+}
+
 macro_rules! identity {
     ($(#[$meta:meta])* $name:ident) => {
         $(#[$meta])*
@@ -101,6 +111,19 @@ mod tests {
     #[test]
     fn parts_do_not_run_together() {
         assert_ne!(OrderId::of("a", "bc"), OrderId::of("ab", "c"));
+    }
+
+    #[test]
+    fn the_id_that_the_page_for_producers_tells_is_right() {
+        let row = format!("| `shop.example` | `1001` | `{}` |", OrderId::of("shop.example", "1001"));
+        assert!(include_str!("../../docs/producing.md").contains(&row), "{row}");
+    }
+
+    #[test]
+    fn a_hash_is_written_in_hex() {
+        // FIPS 180-2, appendix B.1.
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(sha256_hex(b"abc"), hash);
     }
 
     #[test]

@@ -145,6 +145,10 @@ words! {
         ShortPick = "short_pick",
         /// Goods left although the order was cancelled.
         DespatchedAfterCancellation = "despatched_after_cancellation",
+        /// Goods left that nobody had asked for.
+        UnaskedDespatch = "unasked_despatch",
+        /// Money of a cancelled order, or part of one, has to go back.
+        RefundDue = "refund_due",
         /// More money came or went than the order allows.
         MoneyMismatch = "money_mismatch",
         /// Parcel lost, damaged, refused or returned to sender.

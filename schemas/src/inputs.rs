@@ -210,4 +210,6 @@ pub struct OrderWoken {
     /// What freed: a SKU.
     pub sku: String,
     pub at: Micros,
+    /// More orders wait behind this one: if there is still some left after it, they are woken next.
+    pub more: bool,
 }

@@ -4,14 +4,17 @@
 //! Nothing in this crate does I/O.
 
 pub mod codec;
+pub mod compat;
 pub mod events;
 pub mod headers;
 pub mod ids;
 pub mod inbound;
 pub mod inputs;
 pub mod order;
+pub mod own;
 pub mod reference;
 pub mod text;
+mod time;
 pub mod topics;
 pub mod values;
 

@@ -93,6 +93,19 @@ macro_rules! topics {
                 use apache_avro::AvroSchema;
                 match self { $(Topic::$variant => <$record>::get_schema()),+ }
             }
+
+            /// A record's body, read into today's type and shown as JSON: for people and for comparing. It may hold
+            /// personal data.
+            pub fn read_json(
+                self,
+                writer: &crate::codec::WriterSchema,
+                body: &[u8],
+            ) -> Result<serde_json::Value, crate::CodecError> {
+                let shown = match self {
+                    $(Topic::$variant => serde_json::to_value(writer.read::<$record>(body)?)),+
+                };
+                shown.map_err(|error| crate::CodecError::Encode(self.name(), error.to_string()))
+            }
         }
 
         $(impl Record for $record {
