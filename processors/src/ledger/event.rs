@@ -22,6 +22,9 @@ macro_rules! ledger_events {
         }
 
         impl LedgerEvent {
+            /// The topics of all of them.
+            pub const TOPICS: &'static [Topic] = &[$(<$record>::TOPIC,)+ $(<$urecord>::TOPIC),+];
+
             /// Where it goes.
             pub fn topic(&self) -> Topic {
                 match self {

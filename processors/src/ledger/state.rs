@@ -58,8 +58,10 @@ pub enum FulfilmentStatus {
     Despatched,
     /// Asked not to ship; the location has not answered yet. Its pins stay until it does.
     Withdrawing,
-    /// Withdrawn, refused or found short; nothing of it is pinned.
+    /// Withdrawn, or nothing was left of it; nothing of it is pinned.
     Closed,
+    /// The location will not ship it, and is not asked again; nothing of it is pinned.
+    Declined,
 }
 
 /// A fulfilment order: quantities of lines at one location.
@@ -72,6 +74,9 @@ pub struct FulfilmentState {
     pub pinned: Vec<(i32, i64)>,
     /// (line, units of those that are picked).
     pub picked: Vec<(i32, i64)>,
+    /// It was overdue once; the customer knows.
+    #[serde(default)]
+    pub late: bool,
 }
 
 /// A shipment, as far as this order has a part in it.
@@ -80,10 +85,14 @@ pub struct FulfilmentState {
 pub struct ShipmentState {
     pub shipment_id: String,
     pub delivered: bool,
+    /// It was delivered at least once; the customer knows.
+    pub arrived: bool,
     pub failed: bool,
     /// (line, units).
     pub lines: Vec<(i32, i64)>,
-    /// Outcome ids already taken in (bounded; older ones are caught by their event id).
+    /// Its parcels, and which of them were delivered.
+    pub parcels: Vec<(String, bool)>,
+    /// The latest scan, by the carrier's clock.
     pub tracked_at: Micros,
 }
 
@@ -104,9 +113,24 @@ pub struct PaymentTotals {
     pub authorised_minor: i64,
     pub captured_minor: i64,
     pub refunded_minor: i64,
+    /// The last fact said that a payment failed.
     pub failed: bool,
-    /// Facts taken in, by the provider's id and kind.
-    pub seen: BTreeSet<String>,
+    /// A person said to go on without payment.
+    pub waived: bool,
+    /// Facts taken in, by kind and the provider's id, with their amounts.
+    pub seen: BTreeMap<String, i64>,
+}
+
+/// A cancellation that waits: for the order itself, or for the answer of a location.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CancelAsked {
+    /// All that is left to deliver.
+    pub whole: bool,
+    /// (line, units) when not all.
+    pub lines: Vec<(i32, i64)>,
+    pub by: String,
+    pub reason: String,
 }
 
 /// What the ledger remembers of an order. `seq == 0`: nothing has happened yet. An order with `accepted` false
@@ -123,6 +147,8 @@ pub struct OrderState {
     pub accepted_at: Micros,
     /// Raised by each correction.
     pub revision: i32,
+    /// The revision whose checks are done; below `revision`, a correction is still on its way through them.
+    pub checked: i32,
     pub channel: String,
     pub account: String,
     /// Other accounts the same order came by.
@@ -143,15 +169,19 @@ pub struct OrderState {
     pub holds_ever: i64,
     /// Released to fulfilment at least once.
     pub released: bool,
-    /// A cancellation came for the whole order (perhaps before the order itself).
+    /// A cancellation came for all that was left (perhaps before the order itself).
     pub cancelled: bool,
+    /// What of a cancellation is not done yet.
+    pub cancel_asked: Option<CancelAsked>,
     pub fulfilments: Vec<FulfilmentState>,
     pub shipments: Vec<ShipmentState>,
     pub timers: Vec<Timer>,
-    /// `delivered` or `cancelled`, once nothing is left to do.
+    /// `delivered`, `cancelled` or `test`, once nothing is left to do.
     pub completed: Option<String>,
     /// Charges and goods already posted, in minor units.
     pub posted_minor: i64,
+    /// The charges went with the first shipment, or with the end of an order without goods.
+    pub charges_posted: bool,
 }
 
 /// The order itself and its person: big, seldom needed, kept beside the state.
@@ -173,13 +203,16 @@ pub struct StockKey {
     pub condition: Condition,
 }
 
-/// Stock of one SKU at one location in one condition, in units. `0 ≤ picked ≤ reserved ≤ on_hand`.
+/// Stock of one SKU at one location in one condition, in units. `0 ≤ picked ≤ reserved ≤ on_hand`, whatever the
+/// world reports: what is pinned and was not found when counted is `unbacked`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StockRow {
     pub on_hand: i64,
-    /// Pinned by open fulfilment orders, picked ones among them.
+    /// Pinned by open fulfilment orders and there, picked ones among them.
     pub reserved: i64,
     pub picked: i64,
+    /// Pinned by open fulfilment orders and not found by a count: the location will pick less, or find it after all.
+    pub unbacked: i64,
     /// Rises with each change.
     pub version: i64,
 }
@@ -194,20 +227,21 @@ pub struct Facts {
     /// Per SKU: units claimed network-wide and not pinned.
     pub claims: BTreeMap<Sku, i64>,
     pub stock: BTreeMap<StockKey, StockRow>,
-    /// Orders that are short of a SKU, first come first, as read without a lock; at most a bounded number.
+    /// Orders that are short of a SKU, first come first, as read without a lock (at most a bounded number), and as
+    /// decisions of this batch changed them.
     pub waiting: BTreeMap<Sku, Vec<OrderId>>,
 }
 
 impl Facts {
-    /// Units of a SKU that are sellable and neither pinned nor claimed, over all locations. May be negative after
-    /// a count found fewer than were promised.
+    /// Units of a SKU that are sellable and neither pinned nor claimed, over all locations. What is pinned and was not
+    /// found is owed all the same. May be negative after a count found fewer than were promised.
     pub fn available(&self, sku: &str) -> i64 {
         let free: i64 = self
             .stock
             .range(StockKey { sku: sku.to_owned(), location_id: String::new(), condition: Condition::Sellable }..)
             .take_while(|(key, _)| key.sku == sku)
             .filter(|(key, _)| key.condition == Condition::Sellable)
-            .map(|(_, row)| row.on_hand - row.reserved)
+            .map(|(_, row)| row.free() - row.unbacked)
             .sum();
         free - self.claims.get(sku).copied().unwrap_or(0)
     }

@@ -1,0 +1,149 @@
+//! What is looked up, and which orders of others are not taken.
+
+use kept_schemas::{
+    Micros, OrderLine,
+    inbound::{Problem, ReferenceVersion},
+    order::Charge,
+    reference::{Customer, Location, Product},
+};
+
+use super::*;
+
+fn reference() -> Reference {
+    let product = |sku: &str, weight_grams| {
+        (sku.to_owned(), Product { sku: sku.into(), weight_grams, active: true, ..Default::default() })
+    };
+    let customer = |id: &str, class: &str, vat: Option<&str>| {
+        let vat_country = vat.map(str::to_owned);
+        (id.to_owned(), Customer { customer_ref: id.into(), class: class.into(), vat_country })
+    };
+    let shop = Location { location_id: "shop-1".into(), country: "BE".into(), active: true, ..Default::default() };
+    Reference {
+        products: [product("A", Some(300)), product("B", None), product("C", Some(i64::MAX)), product("D", Some(-1))]
+            .into(),
+        customers: [customer("trade", "wholesale", Some("DE")), customer("plain", "", None)].into(),
+        locations: [("shop-1".to_owned(), shop)].into(),
+        versions: [(Topic::ReferenceProducts, 9)].into(),
+        ..Default::default()
+    }
+}
+
+fn order(skus: &[(&str, i64)]) -> OrderReceived {
+    let line = |(at, (sku, quantity)): (usize, &(&str, i64))| OrderLine {
+        line_no: i32::try_from(at + 1).expect("few"),
+        sku: (*sku).to_owned(),
+        quantity: *quantity,
+        ..Default::default()
+    };
+    let mut received = OrderReceived::default();
+    received.order.shop = "shop.example".into();
+    received.order.channel_order_id = "1001".into();
+    received.order.order_id = OrderId::of("shop.example", "1001");
+    received.order.lines = skus.iter().enumerate().map(line).collect();
+    received.party.ship_to.country = "NL".into();
+    received
+}
+
+fn enriched(it: OrderReceived) -> Enrichment {
+    received(it, &reference()).expect("it is sound").enrichment
+}
+
+#[test]
+fn weights_add_up_while_every_one_is_known() {
+    for (skus, weight) in [
+        (&[("A", 2)][..], Some(600)),
+        (&[("A", 2), ("A", 1)], Some(900)),
+        (&[], Some(0)),
+        (&[("A", 2), ("B", 1)], None),
+        (&[("A", 2), ("nobody's", 1)], None),
+        (&[("C", 2)], None),
+        (&[("C", 1), ("A", 1)], None),
+        (&[("D", 1)], None),
+        (&[("A", -1)], Some(0)),
+    ] {
+        assert_eq!(enriched(order(skus)).weight_grams, weight, "{skus:?}");
+    }
+}
+
+#[test]
+fn each_line_says_whether_its_sku_is_known() {
+    let it = enriched(order(&[("A", 1), ("nobody's", 1), ("B", 1)]));
+    let facts: Vec<(i32, bool, Option<i64>)> =
+        it.lines.iter().map(|it| (it.line_no, it.known, it.weight_grams)).collect();
+    assert_eq!(facts, vec![(1, true, Some(300)), (2, false, None), (3, true, None)]);
+}
+
+#[test]
+fn class_and_vat_country_come_from_the_customer_else_from_the_order() {
+    let case = |change: fn(&mut OrderReceived)| {
+        let mut it = order(&[]);
+        change(&mut it);
+        let it = enriched(it);
+        (it.customer_class, it.vat_country)
+    };
+    let is = |class: &str, country: &str| (class.to_owned(), country.to_owned());
+    assert_eq!(case(|_| {}), is("consumer", "NL"));
+    assert_eq!(case(|it| it.party.ship_to.company = Some("Made Up Ltd".into())), is("business", "NL"));
+    assert_eq!(case(|it| it.order.customer_ref = Some("trade".into())), is("wholesale", "DE"));
+    assert_eq!(case(|it| it.order.customer_ref = Some("plain".into())), is("consumer", "NL"));
+    assert_eq!(case(|it| it.order.customer_ref = Some("stranger".into())), is("consumer", "NL"));
+    assert_eq!(case(|it| it.order.delivery.pickup_location = Some("shop-1".into())), is("consumer", "BE"));
+    assert_eq!(case(|it| it.party.ship_to.country.clear()), is("consumer", ""));
+}
+
+#[test]
+fn the_versions_that_were_used_are_recorded() {
+    let version = |topic: &str, version| ReferenceVersion { topic: topic.into(), version };
+    assert_eq!(
+        enriched(order(&[])).versions,
+        vec![version("reference.products", 9), version("reference.locations", 0), version("reference.customers", 0),]
+    );
+}
+
+#[test]
+fn nothing_of_an_order_gets_lost_on_the_way() {
+    let it = OrderReceived {
+        received_at: Micros(5),
+        body_hash: "hash".into(),
+        problems: vec![Problem { field: "x".into(), ..Default::default() }],
+        ..order(&[("A", 1)])
+    };
+    let made = received(it.clone(), &reference()).expect("it is sound");
+    assert_eq!((made.order, made.party, made.problems), (it.order, it.party, it.problems));
+    assert_eq!((made.received_at, made.body_hash, made.revision), (it.received_at, it.body_hash, 0));
+}
+
+#[test]
+fn a_revised_order_keeps_its_revision_and_came_in_when_it_was_sent_back() {
+    let it = order(&[("A", 1)]);
+    let it = OrderRevised { revision: 2, at: Micros(8), order: it.order, party: it.party, ..Default::default() };
+    let made = revised(it, &reference()).expect("it is sound");
+    assert_eq!((made.revision, made.received_at, made.body_hash.as_str()), (2, Micros(8), ""));
+}
+
+#[test]
+fn an_order_that_breaks_a_rule_of_the_contract_is_a_dead_letter_that_names_the_rule() {
+    type Change = fn(&mut OrderReceived);
+    let table: &[(Change, &str)] = &[
+        (|it| it.order.order_id = OrderId::default(), "order_id is made from shop and channel_order_id"),
+        (|it| it.order.shop.clear(), "shop and channel_order_id are not empty"),
+        (|it| it.order.lines = vec![OrderLine::default(); 2_001], "at most 2000 lines"),
+        (|it| it.order.charges = vec![Charge::default(); 201], "at most 200 charges"),
+        (|it| it.order.lines[0].line_no = 2, "line_no counts 1, 2, 3"),
+        (|it| it.order.lines[0].quantity = i64::MIN, "within the limits"),
+        (|it| it.order.lines[0].unit_price.scale = 10, "within the limits"),
+        (|it| it.order.lines[0].unit_price.scale = -1, "within the limits"),
+        (|it| it.order.lines[0].line_total_minor = i64::MAX, "within the limits"),
+        (|it| it.order.payment.captured_minor = i64::MIN, "within the limits"),
+        (|it| it.order.total_minor = i64::MAX, "total_minor is the sum"),
+        (|it| it.order.lines[0].sku = "A\0".into(), "U+0000"),
+        (|it| it.party.ship_to.extra = Some("\0".into()), "U+0000"),
+        (|it| it.party.bill_to = Some(Address { city: "\0".into(), ..Default::default() }), "U+0000"),
+    ];
+    for (change, rule) in table {
+        let mut it = order(&[("A", 1)]);
+        change(&mut it);
+        let why = received(it, &reference()).expect_err(rule);
+        assert!(why.starts_with("order breaks a rule: ") && why.contains(rule), "{why}");
+    }
+}
