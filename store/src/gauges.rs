@@ -26,6 +26,8 @@ pub struct ReadGauges {
     pub open_holds: Vec<(String, i64)>,
     /// Those past their deadline.
     pub overdue_holds: i64,
+    /// Orders that someone or something must see to: those with an open hold.
+    pub held_orders: i64,
     pub dead_letters: i64,
 }
 
@@ -69,10 +71,17 @@ pub async fn read(client: &Client) -> Result<ReadGauges, StoreError> {
             &[],
         )
         .await?;
-    let letters = client.query_one("SELECT count(*) FROM dead_letters", &[]).await?;
+    let letters = client
+        .query_one(
+            "SELECT (SELECT count(*) FROM dead_letters),
+                    (SELECT count(DISTINCT order_id) FROM holds WHERE resolved_at IS NULL AND opened_at IS NOT NULL)",
+            &[],
+        )
+        .await?;
     Ok(ReadGauges {
         open_holds: holds.iter().map(|row| (row.get(0), row.get(1))).collect(),
         overdue_holds: holds.iter().map(|row| row.get::<_, i64>(2)).sum(),
+        held_orders: letters.get(1),
         dead_letters: letters.get(0),
     })
 }

@@ -113,7 +113,7 @@ statements! {
                     WHERE NOT EXISTS (SELECT FROM skus s WHERE s.sku = u.sku)
                     ORDER BY u.sku COLLATE \"C\" ON CONFLICT DO NOTHING";
         skus = "SELECT sku, claimed FROM skus WHERE sku = ANY($1::text[]) ORDER BY sku FOR UPDATE";
-        stock = "SELECT sku, location_id, condition, on_hand, reserved, picked, version FROM stock
+        stock = "SELECT sku, location_id, condition, on_hand, reserved, picked, version, unbacked FROM stock
                  WHERE sku = ANY($1::text[]) ORDER BY sku, location_id, condition FOR UPDATE";
         stock_causes = "SELECT cause_id FROM stock_causes WHERE cause_id = ANY($1::uuid[])";
         waiting = "SELECT u.sku, o.order_id
@@ -130,17 +130,18 @@ statements! {
                           ON CONFLICT (order_no) DO UPDATE SET content = excluded.content, party = excluded.party";
         write_skus = "UPDATE skus s SET claimed = u.claimed
                       FROM unnest($1::text[], $2::bigint[]) u(sku, claimed) WHERE s.sku = u.sku";
-        write_stock = "INSERT INTO stock (sku, location_id, condition, on_hand, reserved, picked, version)
+        write_stock = "INSERT INTO stock (sku, location_id, condition, on_hand, reserved, picked, version, unbacked)
                        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[],
-                                            $6::bigint[], $7::bigint[])
+                                            $6::bigint[], $7::bigint[], $8::bigint[])
                        ON CONFLICT (sku, location_id, condition) DO UPDATE
                        SET on_hand = excluded.on_hand, reserved = excluded.reserved, picked = excluded.picked,
-                           version = excluded.version";
+                           version = excluded.version, unbacked = excluded.unbacked";
         write_entries = "INSERT INTO stock_entries (cause_id, cause_index, sku, location_id, condition, version,
-                                                    movement, quantity, on_hand, reserved, picked, claimed, cause, at)
+                                                    movement, quantity, on_hand, reserved, picked, claimed, cause, at,
+                                                    unbacked)
                          SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::bigint[],
                                               $7::text[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[],
-                                              $12::bigint[], $13::text[], $14::timestamptz[])";
+                                              $12::bigint[], $13::text[], $14::timestamptz[], $15::bigint[])";
         write_causes = "INSERT INTO causes (order_no, cause_id) SELECT * FROM unnest($1::bigint[], $2::uuid[])";
         write_stock_causes = "INSERT INTO stock_causes (cause_id) SELECT * FROM unnest($1::uuid[])";
         drop_waits = "DELETE FROM waits w USING unnest($1::text[], $2::bigint[]) u(sku, order_no)
@@ -496,7 +497,13 @@ impl PgTxn<'_> {
         for row in stock {
             let condition: &str = row.get(2);
             let key = StockKey { sku: row.get(0), location_id: row.get(1), condition: Condition::of(condition) };
-            let stock = StockRow { on_hand: row.get(3), reserved: row.get(4), picked: row.get(5), version: row.get(6) };
+            let stock = StockRow {
+                on_hand: row.get(3),
+                reserved: row.get(4),
+                picked: row.get(5),
+                unbacked: row.get(7),
+                version: row.get(6),
+            };
             found.facts.stock.insert(key, stock);
         }
         locked.claims = found.facts.claims.clone();
@@ -534,7 +541,8 @@ impl PgTxn<'_> {
                 &stock.on_hand,
                 &stock.reserved,
                 &stock.picked,
-                &stock.versions
+                &stock.versions,
+                &stock.unbacked
             ]),
             written!(txn, &statements.write_entries, entries.causes.is_empty(), &[
                 &entries.causes,
@@ -550,7 +558,8 @@ impl PgTxn<'_> {
                 &entries.picked,
                 &entries.claimed,
                 &entries.why,
-                &entries.at
+                &entries.at,
+                &entries.unbacked
             ]),
             written!(txn, &statements.write_causes, causes.nos.is_empty(), &[&causes.nos, &causes.ids]),
             written!(txn, &statements.write_stock_causes, causes.stock.is_empty(), &[&causes.stock]),
@@ -609,7 +618,7 @@ fn waits(order: &OrderState) -> BTreeSet<Sku> {
     if !order.accepted || order.test || order.cancelled || order.completed.is_some() {
         return BTreeSet::new();
     }
-    order.lines.iter().filter(|line| line.short() > 0).map(|line| line.sku.clone()).collect()
+    order.lines.iter().filter(|line| line.known && line.short() > 0).map(|line| line.sku.clone()).collect()
 }
 
 fn order_before<'a>(locked: &'a Before, order: &OrderId) -> Result<&'a OrderBefore, LedgerError> {
@@ -721,6 +730,7 @@ struct StockRows<'a> {
     reserved: Vec<i64>,
     picked: Vec<i64>,
     versions: Vec<i64>,
+    unbacked: Vec<i64>,
 }
 
 impl<'a> StockRows<'a> {
@@ -752,6 +762,7 @@ impl<'a> StockRows<'a> {
             rows.reserved.push(row.reserved);
             rows.picked.push(row.picked);
             rows.versions.push(row.version);
+            rows.unbacked.push(row.unbacked);
         }
         Ok(rows)
     }
@@ -773,6 +784,7 @@ struct EntryRows<'a> {
     claimed: Vec<i64>,
     why: Vec<&'a str>,
     at: Vec<At>,
+    unbacked: Vec<i64>,
 }
 
 impl<'a> EntryRows<'a> {
@@ -796,6 +808,7 @@ impl<'a> EntryRows<'a> {
             rows.claimed.push(it.claimed);
             rows.why.push(&it.cause);
             rows.at.push(At(it.at));
+            rows.unbacked.push(it.unbacked);
         }
         rows
     }

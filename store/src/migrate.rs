@@ -19,8 +19,9 @@ macro_rules! steps {
     };
 }
 
-const LEDGER: &[Step] = steps!("ledger": "0001_ledger");
-const READ: &[Step] = steps!("read": "0001_read");
+const LEDGER: &[Step] = steps!("ledger": "0001_ledger", "0002_schemas", "0003_reference", "0004_slots", "0005_accepted_at_the_door",
+           "0006_unbacked");
+const READ: &[Step] = steps!("read": "0001_read", "0002_written_at");
 
 /// Brings the schemas of a deployment up to date, both in the same database; returns the names of the steps that
 /// ran. Safe to call at the same time from anywhere: one does it, the others wait.
@@ -48,6 +49,34 @@ pub async fn migrate_ledger(url: &str, prefix: &Prefix) -> Result<Vec<String>, S
 /// As [`migrate`].
 pub async fn migrate_read(url: &str, schema: &Schema) -> Result<Vec<String>, StoreError> {
     bring_up(&mut connect(url, schema, Purpose::Command).await?, schema, READ).await
+}
+
+/// The steps that have not run yet on a schema, nothing changed. `Err` also when it was migrated by a newer version.
+async fn pending(url: &str, schema: &Schema, steps: &[Step]) -> Result<Vec<String>, StoreError> {
+    let client = connect(url, schema, Purpose::Command).await?;
+    let there: bool = client.query_one("SELECT to_regclass('migrations') IS NOT NULL", &[]).await?.get(0);
+    let done: i64 = if there { client.query_one("SELECT count(*) FROM migrations", &[]).await?.get(0) } else { 0 };
+    let done = usize::try_from(done).unwrap_or(usize::MAX);
+    if done > steps.len() {
+        return Err(StoreError::Stop(format!("schema {schema} was migrated by a newer version of kept")));
+    }
+    Ok(steps[done..].iter().map(|step| format!("{schema}/{}", step.name)).collect())
+}
+
+/// The ledger's steps that have not run yet.
+///
+/// # Errors
+/// Whatever Postgres says; a schema that is ahead of this program.
+pub async fn pending_ledger(url: &str, prefix: &Prefix) -> Result<Vec<String>, StoreError> {
+    pending(url, &prefix.ledger(), LEDGER).await
+}
+
+/// A read model's steps that have not run yet.
+///
+/// # Errors
+/// As [`pending_ledger`].
+pub async fn pending_read(url: &str, schema: &Schema) -> Result<Vec<String>, StoreError> {
+    pending(url, schema, READ).await
 }
 
 /// The number under which one migration at a time works on a database: "kept" in ASCII.

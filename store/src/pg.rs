@@ -70,6 +70,8 @@ pub enum StoreError {
     Postgres(tokio_postgres::Error),
     #[error("postgres did not answer within {0} seconds")]
     Silent(u64),
+    #[error("postgres is away: {0}")]
+    Away(String),
     #[error("{0}")]
     Stop(String),
 }
@@ -99,6 +101,10 @@ pub enum Purpose {
     Sink,
     /// Reads and work of people's commands; no limit on a statement's time.
     Command,
+    /// Reads for pages and the HTTP API: nothing is written, and nothing runs long.
+    Pages,
+    /// What the HTTP door remembers: single rows by key.
+    Door,
 }
 
 impl Purpose {
@@ -112,6 +118,8 @@ impl Purpose {
             Self::Ledger => "kept ledger",
             Self::Sink => "kept sink",
             Self::Command => "kept",
+            Self::Pages => "kept pages",
+            Self::Door => "kept door",
         }
     }
 }
@@ -129,7 +137,14 @@ pub async fn connect(url: &str, schema: &Schema, purpose: Purpose) -> Result<Cli
     set("search_path", schema.to_string());
     set("timezone", "UTC".into());
     set("tcp_user_timeout", TCP_USER_TIMEOUT.as_millis().to_string());
-    if purpose != Purpose::Command {
+    if matches!(purpose, Purpose::Pages | Purpose::Door) {
+        set("statement_timeout", "8000".into());
+        set("lock_timeout", LOCK_TIMEOUT.as_millis().to_string());
+    }
+    if purpose == Purpose::Pages {
+        set("default_transaction_read_only", "on".into());
+    }
+    if matches!(purpose, Purpose::Ledger | Purpose::Sink) {
         set("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.as_millis().to_string());
         set("lock_timeout", LOCK_TIMEOUT.as_millis().to_string());
         set("statement_timeout", "30000".into());
@@ -223,7 +238,7 @@ impl From<StoreError> for LedgerError {
                 Some(_) => error.into(),
                 None => Self::Lost(describe(&error)),
             },
-            StoreError::Silent(_) => Self::Lost(error.to_string()),
+            StoreError::Silent(_) | StoreError::Away(_) => Self::Lost(error.to_string()),
             StoreError::Prefix | StoreError::Address(_) | StoreError::Stop(_) => Self::Stop(error.to_string()),
         }
     }

@@ -215,6 +215,7 @@ async fn orders_contents_stock_and_causes_read_back_as_they_were_written() {
             status: FulfilmentStatus::Requested,
             pinned: vec![(1, 2)],
             picked: vec![],
+            late: false,
         }],
         ..fresh
     };
@@ -222,7 +223,7 @@ async fn orders_contents_stock_and_causes_read_back_as_they_were_written() {
     locked.facts.orders.insert(order, state.clone());
     locked.facts.contents.insert(order, content.clone());
     locked.facts.claims.insert("A".into(), 3);
-    let stock = StockRow { on_hand: 9, reserved: 4, picked: 1, version: 1 };
+    let stock = StockRow { on_hand: 9, reserved: 4, picked: 1, unbacked: 2, version: 1 };
     locked.facts.stock.insert(key.clone(), stock);
     let moved =
         StockChanged { sku: "A".into(), location_id: "north".into(), movement: "count".into(), ..Default::default() };
@@ -296,7 +297,10 @@ async fn waits_and_timers_follow_the_state() {
     let mut ledger = ledger(&on).await;
     ledger.take(AT, "t", 0).await.expect("taken");
     let order = id(1);
-    let line = |sku: &str, claimed| LineState { sku: sku.into(), quantity: 2, claimed, ..Default::default() };
+    let line = |sku: &str, claimed| {
+        // What nobody knows cannot be waited for.
+        LineState { sku: sku.into(), quantity: 2, claimed, known: sku != "?", ..Default::default() }
+    };
     let timer = |name: &str, revision, due: i64| Timer {
         timer_id: name.into(),
         purpose: TimerPurpose::HoldDue,
@@ -307,7 +311,7 @@ async fn waits_and_timers_follow_the_state() {
     /// What changes, the SKUs waited for after it, and the timers with their revision.
     type Step<'a> = (Change, &'a [&'a str], &'a [(&'a str, i64)]);
     let steps: Vec<Step> = vec![
-        (Box::new(move |it| it.lines = vec![line("A", 0), line("B", 1), line("C", 2)]), &[], &[]),
+        (Box::new(move |it| it.lines = vec![line("A", 0), line("B", 1), line("C", 2), line("?", 0)]), &[], &[]),
         (Box::new(|it| it.accepted = true), &["A", "B"], &[]),
         (
             Box::new(move |it| it.timers = vec![timer("one", 0, 5), timer("two", 0, i64::MAX)]),
@@ -364,7 +368,7 @@ async fn who_waits_for_a_sku_is_heard_first_come_first() {
         one_batch(&mut ledger, (1, i64::try_from(offset).expect("few")), (&[order], &[]), |locked| {
             let state = locked.facts.orders.get_mut(&order).expect("locked");
             (state.seq, state.accepted) = (1, true);
-            state.lines = vec![LineState { sku: "A".into(), quantity: 1, ..Default::default() }];
+            state.lines = vec![LineState { sku: "A".into(), quantity: 1, known: true, ..Default::default() }];
             Vec::new()
         })
         .await
@@ -383,7 +387,7 @@ async fn stock_that_contradicts_itself_is_refused_and_nothing_of_the_batch_happe
     for (on_hand, reserved, picked) in [(1, 2, 0), (2, 1, 2), (-1, -1, -1)] {
         let refused = one_batch(&mut ledger, (1, 0), (&[id(1)], &["A"]), |locked| {
             let key = StockKey { sku: "A".into(), location_id: "north".into(), condition: Condition::Sellable };
-            locked.facts.stock.insert(key, StockRow { on_hand, reserved, picked, version: 1 });
+            locked.facts.stock.insert(key, StockRow { on_hand, reserved, picked, unbacked: 0, version: 1 });
             locked.facts.orders.get_mut(&id(1)).expect("locked").seq = 1;
             Vec::new()
         })

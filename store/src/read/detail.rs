@@ -55,7 +55,10 @@ pub fn detail(event: &LedgerEvent) -> String {
                 PaymentState::NotNeeded => "not needed",
                 PaymentState::Unknown => "in a state this version does not know",
             };
-            format!("Payment {state}")
+            match it.amount_minor {
+                0 => format!("Payment {state}"),
+                amount => format!("Payment {state}: {} {}", money(amount, &it.currency), plain(it.kind.as_str())),
+            }
         }
         LedgerEvent::Cancelled(it) => {
             let what = if it.whole { "the whole order".to_owned() } else { lines(&it.lines) };
@@ -79,7 +82,10 @@ pub fn detail(event: &LedgerEvent) -> String {
                 NoteKind::Stale => "A fact that no longer matters",
                 NoteKind::Deadline => "A deadline passed",
                 NoteKind::Picked => "Picked",
-                NoteKind::Withdrawn => "A location will not ship it",
+                NoteKind::Withdrawn => "A location does not ship it any more",
+                NoteKind::Declined => "A location will not ship it",
+                NoteKind::Short => "A location found less than asked",
+                NoteKind::CancelAsked => "A cancellation was asked for",
                 NoteKind::Looked => "Looked at again, nothing changed",
                 NoteKind::Unknown => "Noted",
             };

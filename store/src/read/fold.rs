@@ -166,7 +166,7 @@ impl<'a> Changes<'a> {
                         let picked = it.lines.iter().map(|line| line.quantity);
                         order.picked = picked.fold(order.picked, i64::saturating_add);
                     }
-                    NoteKind::Withdrawn => order.fulfilments -= 1,
+                    NoteKind::Withdrawn | NoteKind::Declined => order.fulfilments -= 1,
                     _ => {}
                 }
             }

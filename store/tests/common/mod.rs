@@ -12,7 +12,7 @@ pub struct Deployment {
 impl Deployment {
     pub async fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let url = std::env::var("KEPT_POSTGRES").expect("KEPT_POSTGRES names a Postgres to test with (`./kept up`)");
+        let url = std::env::var("KEPT_POSTGRES").expect("KEPT_POSTGRES names a Postgres to test with (`./kept test`)");
         let name = format!("st{}_{}_", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let prefix = Prefix::new(&name).expect("a prefix");
         drop_all(&url, &prefix).await.expect("what an older run with our pid left can be dropped");
