@@ -5,10 +5,10 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use kept_schemas::Micros;
+use kept_schemas::{Micros, Topic};
 use kept_store::seam::TopicPartition;
 
-use crate::log::TopicFacts;
+use crate::log::{Outgoing, TopicFacts};
 
 macro_rules! counters {
     ($($(#[doc = $about:literal])+ $name:ident),+ $(,)?) => {
@@ -18,6 +18,10 @@ macro_rules! counters {
             $($(#[doc = $about])+ pub $name: AtomicU64,)+
             /// How things stand now.
             pub gauges: Gauges,
+            /// How times and sizes spread.
+            pub spreads: Spreads,
+            /// Records sent, by topic.
+            pub sent: ByTopic,
         }
 
         impl Counters {
@@ -70,12 +74,6 @@ counters! {
     careful_records,
     /// Records already done by a fused instance, passed over.
     fused_skips,
-    /// Microseconds spent in Kafka transactions.
-    commit_micros,
-    /// Microseconds spent deciding.
-    decide_micros,
-    /// Microseconds spent in the store.
-    store_micros,
 }
 
 /// How a step stands now: what health and lag are told from.
@@ -103,13 +101,6 @@ impl Gauges {
         self.ready.store(i64::try_from(ready).unwrap_or(i64::MAX), Relaxed);
     }
 
-    /// Records appended at these times are done.
-    pub fn done(&self, appended: impl Iterator<Item = Micros>) {
-        if let Some(newest) = appended.max() {
-            self.newest_done_micros.fetch_max(newest.0, Relaxed);
-        }
-    }
-
     /// The ends of partitions against what will be done with this batch.
     pub fn behind(&self, facts: &[TopicFacts], next: impl Fn(TopicPartition) -> Option<i64>) {
         let behind: i64 = facts
@@ -121,12 +112,208 @@ impl Gauges {
     }
 }
 
+/// Upper bounds of [`Spread`]s of times, in microseconds.
+pub const TIMES: &[u64] = &[
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
+];
+/// Of waiting times, in microseconds: up to an hour.
+pub const WAITS: &[u64] = &[
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    30_000_000,
+    60_000_000,
+    300_000_000,
+    3_600_000_000,
+];
+/// Of numbers of records.
+pub const SIZES: &[u64] = &[1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000];
+
+/// How values spread: a histogram. Noting one costs a short search and two additions.
+#[derive(Debug)]
+pub struct Spread {
+    bounds: &'static [u64],
+    /// Per bound, values up to it and above the one before; last, those above all.
+    counts: Vec<AtomicU64>,
+    sum: AtomicU64,
+}
+
+impl Spread {
+    fn new(bounds: &'static [u64]) -> Self {
+        Self { bounds, counts: (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
+    }
+
+    /// Notes a value.
+    pub fn note(&self, value: u64) {
+        self.counts[self.bounds.partition_point(|bound| *bound < value)].fetch_add(1, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
+    }
+
+    /// Upper bound and how many values were at most that, for each bound; then how many there were, and their sum.
+    pub fn cumulative(&self) -> (Vec<(u64, u64)>, u64, u64) {
+        let mut up_to = 0;
+        let mut buckets = Vec::with_capacity(self.bounds.len());
+        for (bound, count) in self.bounds.iter().zip(&self.counts) {
+            up_to += count.load(Relaxed);
+            buckets.push((*bound, up_to));
+        }
+        let all = up_to + self.counts[self.bounds.len()].load(Relaxed);
+        (buckets, all, self.sum.load(Relaxed))
+    }
+}
+
+/// A step's histograms.
+#[derive(Debug)]
+pub struct Spreads {
+    /// Records in a batch.
+    pub batch: Spread,
+    /// Microseconds spent deciding a batch.
+    pub decide: Spread,
+    /// Microseconds a Kafka transaction took.
+    pub commit: Spread,
+    /// Microseconds a batch took in the store, deciding included.
+    pub store: Spread,
+    /// Microseconds from a record's append to its being done.
+    pub wait: Spread,
+}
+
+impl Default for Spreads {
+    fn default() -> Self {
+        Self {
+            batch: Spread::new(SIZES),
+            decide: Spread::new(TIMES),
+            commit: Spread::new(TIMES),
+            store: Spread::new(TIMES),
+            wait: Spread::new(WAITS),
+        }
+    }
+}
+
+/// The answers that the HTTP API gives; what else there may be is counted as 0.
+pub const STATUSES: [u16; 14] = [0, 200, 202, 207, 400, 401, 403, 404, 405, 408, 413, 415, 422, 503];
+
+/// What the HTTP API did.
+#[derive(Debug)]
+pub struct Http {
+    answers: [AtomicU64; STATUSES.len()],
+    /// Orders that are durably stored.
+    pub accepted: AtomicU64,
+    /// Bodies, or parts of a batch, that cannot be orders.
+    pub refused: AtomicU64,
+    /// Orders accepted and not written down yet: above 0 for long, the database is away.
+    pub unwritten: AtomicU64,
+    /// Microseconds from a request's head to its answer.
+    pub time: Spread,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            answers: Default::default(),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unwritten: AtomicU64::new(0),
+            time: Spread::new(TIMES),
+        }
+    }
+}
+
+impl Http {
+    /// A request that came in at `from` has its answer.
+    pub fn answered(&self, status: u16, from: Instant) {
+        let place = STATUSES.iter().position(|it| *it == status).unwrap_or(0);
+        self.answers[place].fetch_add(1, Relaxed);
+        time(&self.time, from);
+    }
+
+    /// Each status with its count.
+    pub fn answers(&self) -> impl Iterator<Item = (u16, u64)> {
+        STATUSES.iter().zip(&self.answers).map(|(status, count)| (*status, count.load(Relaxed)))
+    }
+}
+
+/// A counter for each topic.
+#[derive(Debug)]
+pub struct ByTopic(Vec<AtomicU64>);
+
+impl Default for ByTopic {
+    fn default() -> Self {
+        Self(Topic::ALL.iter().map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl ByTopic {
+    /// Each topic with its count.
+    pub fn all(&self) -> impl Iterator<Item = (Topic, u64)> {
+        Topic::ALL.iter().zip(&self.0).map(|(topic, count)| (*topic, count.load(Relaxed)))
+    }
+}
+
+impl Counters {
+    /// Records appended at these times are done.
+    pub fn done(&self, appended: impl Iterator<Item = Micros>) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |it| it.as_micros());
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let mut newest = 0;
+        for at in appended {
+            newest = newest.max(at.0);
+            self.spreads.wait.note(u64::try_from(now.saturating_sub(at.0)).unwrap_or(0));
+        }
+        self.gauges.newest_done_micros.fetch_max(newest, Relaxed);
+    }
+
+    /// These records are sent, and will be seen.
+    pub fn count_sent(&self, outgoing: &[Outgoing]) {
+        for it in outgoing {
+            // Topics are listed in the order of their declaration.
+            if let Some(count) = self.sent.0.get(it.topic as usize) {
+                count.fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
+
 /// Adds to a counter.
 pub fn add(counter: &AtomicU64, n: usize) {
     counter.fetch_add(n as u64, Relaxed);
 }
 
-/// Adds the time since `from` to a counter of microseconds.
-pub fn time(counter: &AtomicU64, from: Instant) {
-    counter.fetch_add(u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX), Relaxed);
+/// Notes the time since `from`.
+pub fn time(spread: &Spread, from: Instant) {
+    spread.note(u64::try_from(from.elapsed().as_micros()).unwrap_or(u64::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_counted_up_to_its_bound_and_above_all_where_it_is_larger() {
+        let spread = Spread::new(&[1, 10, 100]);
+        for value in [0, 1, 2, 10, 11, 1_000] {
+            spread.note(value);
+        }
+        assert_eq!(spread.cumulative(), (vec![(1, 2), (10, 4), (100, 5)], 6, 1_024));
+    }
+
+    #[test]
+    fn topics_are_counted_under_their_own_names() {
+        let counters = Counters::default();
+        for &topic in Topic::ALL {
+            let records: Vec<Outgoing> = (0..=topic as usize)
+                .map(|_| Outgoing { topic, key: vec![], value: vec![], headers: Default::default() })
+                .collect();
+            counters.count_sent(&records);
+        }
+        for (position, (topic, count)) in counters.sent.all().enumerate() {
+            assert_eq!((topic, count), (Topic::ALL[position], position as u64 + 1));
+        }
+    }
 }

@@ -768,7 +768,7 @@ fn missing(topic: Topic) -> LogError {
     LogError::Retry(format!("topic {topic} is not there; run `kept topics apply`"))
 }
 
-fn record(settings: &KafkaSettings, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<LogRecord> {
+pub(crate) fn record(settings: &KafkaSettings, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<LogRecord> {
     let mut headers = Headers::default();
     if let Some(list) = message.headers() {
         for header in list.iter() {
@@ -809,7 +809,7 @@ fn judge(error: &KafkaError) -> Option<LogError> {
 }
 
 /// Topic ids by DescribeTopics; the crate has no call for it, librdkafka has.
-fn describe(
+pub(crate) fn describe(
     admin: &AdminClient<DefaultClientContext>,
     names: &[(Topic, String)],
 ) -> Result<BTreeMap<Topic, String>, LogError> {
@@ -870,6 +870,7 @@ fn describe(
 }
 
 /// Records that belong to no consumer's offsets: idempotent, stored by every in-sync replica before it returns.
+#[derive(Clone)]
 pub struct KafkaOutbox {
     settings: KafkaSettings,
     producer: rdkafka::producer::FutureProducer,

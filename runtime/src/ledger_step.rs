@@ -590,7 +590,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         } else {
             self.log.transact(outgoing, offsets, &meta).await
         };
-        time(&self.counters.commit_micros, began);
+        time(&self.counters.spreads.commit, began);
         match ended {
             Ended::Committed => add(&self.counters.transactions, 1),
             Ended::CommittedTwice => {
@@ -717,6 +717,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 Ok(Tried::Done(decided)) => {
                     add(&self.counters.batches, 1);
                     add(&self.counters.records, slice.len());
+                    self.counters.spreads.batch.note(slice.len() as u64);
+                    self.counters.count_sent(&decided.rows);
                     rows.extend(decided.rows);
                     for it in decided.moves {
                         if let Some(part) = self.state.parts.get_mut(&it.at) {
@@ -794,7 +796,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             let locked = txn.lock(&keys, &mut skus).await?;
             let deciding = Instant::now();
             let folded = fold(&*rules, slice, locked, &reference, &codec, &settings.step, *broken);
-            time(&counters.decide_micros, deciding);
+            time(&counters.spreads.decide, deciding);
             Ok((txn, folded))
         };
         // The question for the topic's id goes beside the work; its answer is awaited before the commit.
@@ -809,11 +811,15 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let outgoing = folded.written.events.iter().map(|(_, row)| Outgoing::from(row)).collect();
         txn.write(folded.written).await?;
         txn.commit().await?;
-        time(&counters.store_micros, began);
+        time(&counters.spreads.store, began);
         folded.tally.count(counters);
+        for (cause, why) in &folded.faults {
+            let record = format!("{}/{}/{}", cause.topic, cause.partition, cause.offset);
+            tracing::error!(step = settings.step, record, traceparent = cause.traceparent, why, "record is set aside");
+        }
         let next = |at| moves.iter().find(|it| it.at == at).map(|it| it.to_offset);
         counters.gauges.behind(&facts, next);
-        counters.gauges.done(slice.iter().map(|it| it.record.timestamp));
+        counters.done(slice.iter().map(|it| it.record.timestamp));
         Ok(Tried::Done(Decided { rows: outgoing, moves }))
     }
 
@@ -970,6 +976,8 @@ impl Tally {
 struct Folded {
     written: Written,
     tally: Tally,
+    /// Records that are parked or dead letters now, and why.
+    faults: Vec<(Cause, String)>,
 }
 
 /// Decides record by record. `Err`: the record at this position is at fault; the facts may be half changed and are
@@ -986,6 +994,7 @@ fn fold<R: Rules>(
     let Locked { mut facts, mut acted, mut parked } = locked;
     let mut written = Written::default();
     let mut tally = Tally::default();
+    let mut faults = Vec::new();
     if broken == Some(Broken::DedupeByPositionOnly) {
         acted.clear();
     }
@@ -1012,6 +1021,7 @@ fn fold<R: Rules>(
             (Some(why), Some(order), _) => {
                 tally.parked += 1;
                 parked.insert(order);
+                faults.push((item.cause.clone(), why.clone()));
                 written.parked.push(park(order, Some(why.clone())));
                 continue;
             }
@@ -1019,6 +1029,7 @@ fn fold<R: Rules>(
                 let row = dead_letters::row(codec, step, &item.record, &item.cause, why, facts.now)
                     .map_err(|why| (position, why))?;
                 tally.dead += 1;
+                faults.push((item.cause.clone(), why.clone()));
                 written.events.push((None, row));
                 continue;
             }
@@ -1038,7 +1049,7 @@ fn fold<R: Rules>(
         written.acted.push(mark);
     }
     written.facts = facts;
-    Ok(Folded { written, tally })
+    Ok(Folded { written, tally, faults })
 }
 
 /// An event as the journal keeps it and the topic gets it.

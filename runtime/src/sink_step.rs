@@ -231,6 +231,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                     repeats = 0;
                     add(&self.counters.batches, 1);
                     add(&self.counters.records, slice.len());
+                    self.counters.spreads.batch.note(slice.len() as u64);
                     for it in moves {
                         if let Some(part) = self.parts.get_mut(&it.at) {
                             part.next = it.to_offset;
@@ -270,7 +271,8 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                     add(&self.counters.dead_letters, 1);
                     tracing::error!(
                         step = self.settings.step, topic = %record.at.topic, partition = record.at.partition,
-                        offset = record.offset, why, "record cannot be stored; it becomes a dead letter"
+                        offset = record.offset, traceparent = record.headers.traceparent, why,
+                        "record cannot be stored; it becomes a dead letter"
                     );
                     record.input = unreadable(&self.settings.step, &records[*position], &why);
                     work.push_front(slice);
@@ -356,8 +358,8 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         txn.commit().await?;
         let next = |at| moves.iter().find(|it| it.at == at).map(|it| it.to_offset);
         counters.gauges.behind(&facts, next);
-        counters.gauges.done(records.iter().map(|it| it.timestamp));
-        time(&counters.store_micros, began);
+        counters.done(records.iter().map(|it| it.timestamp));
+        time(&counters.spreads.store, began);
         Ok(moves)
     }
 }

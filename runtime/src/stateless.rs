@@ -461,16 +461,24 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         // The question for the topic's id goes beside the work; its answer is awaited before the commit.
         let (facts, outgoing) = tokio::join!(log.topic_facts(&asked, Ask::Beside), decide);
         let outgoing = outgoing?;
-        time(&self.counters.decide_micros, began);
+        time(&self.counters.spreads.decide, began);
         let facts = facts?;
         self.check(&facts)?;
         self.transact(&outgoing, &offsets).await?;
         let next = |at| offsets.iter().find(|it| it.0 == at).map(|it| it.1);
         self.counters.gauges.behind(&facts, next);
-        self.counters.gauges.done(records.iter().map(|it| it.timestamp));
+        self.counters.done(records.iter().map(|it| it.timestamp));
         add(&self.counters.batches, 1);
         add(&self.counters.records, records.len());
         add(&self.counters.events, outgoing.len());
+        self.counters.spreads.batch.note(records.len() as u64);
+        self.counters.count_sent(&outgoing);
+        for it in outgoing.iter().filter(|it| it.topic == Topic::DeadLetters) {
+            let place =
+                it.headers.cause.as_ref().map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}"));
+            let traceparent = it.headers.traceparent.as_deref();
+            tracing::error!(step = self.settings.step, record = place, traceparent, "record is a dead letter now");
+        }
         for (at, next) in offsets {
             if let Some(part) = self.state.parts.get_mut(&at) {
                 part.next = next;
@@ -511,7 +519,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         } else {
             self.log.transact(outgoing, offsets, &meta).await
         };
-        time(&self.counters.commit_micros, began);
+        time(&self.counters.spreads.commit, began);
         match ended {
             Ended::Committed => add(&self.counters.transactions, 1),
             Ended::CommittedTwice => {

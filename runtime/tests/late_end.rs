@@ -4,12 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
     time::{Duration, Instant},
 };
 
@@ -18,78 +12,11 @@ use kept_runtime::{
     log::{Change, Ended, Log, Outgoing},
 };
 use kept_schemas::{Headers, Topic};
+use kept_stack::proxy::{Proxy, Speech};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
 };
-
-const END_TXN: i16 = 26;
-
-/// Keeps back the next end of a transaction while armed.
-#[derive(Default)]
-struct Held {
-    armed: AtomicBool,
-    frame: Mutex<Option<Vec<u8>>>,
-}
-
-fn frame(from: &mut TcpStream) -> Option<Vec<u8>> {
-    let mut length = [0; 4];
-    from.read_exact(&mut length).ok()?;
-    let mut whole = length.to_vec();
-    whole.resize(4 + usize::try_from(i32::from_be_bytes(length)).ok()?, 0);
-    from.read_exact(&mut whole[4..]).ok()?;
-    Some(whole)
-}
-
-/// A proxy that speaks Kafka's framing; answers name it instead of the broker, so that clients stay with it.
-fn proxy(broker: &str, held: &Arc<Held>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    let (host, broker_port) = broker.rsplit_once(':').expect("host:port");
-    let mut theirs = host.as_bytes().to_vec();
-    let mut ours = theirs.clone();
-    theirs.extend_from_slice(&broker_port.parse::<i32>().expect("a port").to_be_bytes());
-    ours.extend_from_slice(&i32::from(port).to_be_bytes());
-    let (broker, held) = (broker.to_owned(), Arc::clone(held));
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let Ok(server) = TcpStream::connect(&broker) else {
-                continue;
-            };
-            let (mut from_client, mut to_client) = (client.try_clone().expect("a socket"), client);
-            let (mut from_server, mut to_server) = (server.try_clone().expect("a socket"), server);
-            let held = Arc::clone(&held);
-            std::thread::spawn(move || {
-                while let Some(request) = frame(&mut from_client) {
-                    let end = i16::from_be_bytes([request[4], request[5]]) == END_TXN;
-                    if end && held.armed.swap(false, Ordering::SeqCst) {
-                        *held.frame.lock().expect("not poisoned") = Some(request);
-                        continue;
-                    }
-                    if to_server.write_all(&request).is_err() {
-                        break;
-                    }
-                }
-                let _ = to_server.shutdown(std::net::Shutdown::Both);
-            });
-            let (theirs, ours) = (theirs.clone(), ours.clone());
-            std::thread::spawn(move || {
-                while let Some(mut answer) = frame(&mut from_server) {
-                    for at in 0..answer.len().saturating_sub(theirs.len() - 1) {
-                        if answer[at..at + theirs.len()] == theirs[..] {
-                            answer[at..at + ours.len()].copy_from_slice(&ours);
-                        }
-                    }
-                    if to_client.write_all(&answer).is_err() {
-                        break;
-                    }
-                }
-                let _ = to_client.shutdown(std::net::Shutdown::Both);
-            });
-        }
-    });
-    port
-}
 
 async fn assigned(log: &mut KafkaLog) -> (Vec<kept_store::seam::TopicPartition>, Member) {
     let until = Instant::now() + Duration::from_secs(30);
@@ -102,12 +29,10 @@ async fn assigned(log: &mut KafkaLog) -> (Vec<kept_store::seam::TopicPartition>,
     panic!("no assignment within 30 s");
 }
 
-#[tokio::test]
+// The log blocks its thread; the proxy needs another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_after_a_new_producer() {
-    let Ok(brokers) = std::env::var("KEPT_KAFKA") else {
-        eprintln!("KEPT_KAFKA is not set: not tested against a broker");
-        return;
-    };
+    let brokers = std::env::var("KEPT_KAFKA").expect("KEPT_KAFKA names a broker to test with (`./kept test`)");
     let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos();
     let prefix = format!("late{nanos}.");
     let admin: AdminClient<DefaultClientContext> =
@@ -116,8 +41,7 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
     let new: Vec<NewTopic<'_>> = names.iter().map(|it| NewTopic::new(it, 1, TopicReplication::Fixed(1))).collect();
     admin.create_topics(&new, &AdminOptions::new()).await.expect("created");
 
-    let held: Arc<Held> = Arc::default();
-    let port = proxy(&brokers, &held);
+    let proxy = Proxy::start("127.0.0.1:0", &brokers, Speech::Kafka { rename: true }, 1).await.expect("a proxy");
     let settings = |brokers: String, group: &str, topic: Topic| KafkaSettings {
         brokers,
         prefix: prefix.clone(),
@@ -126,7 +50,7 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
         topics: vec![topic],
         properties: BTreeMap::new(),
     };
-    let mut log = KafkaLog::new(settings(format!("127.0.0.1:{port}"), "g", Topic::PaymentsReceived)).expect("a log");
+    let mut log = KafkaLog::new(settings(proxy.address().to_string(), "g", Topic::PaymentsReceived)).expect("a log");
     log.renew_producer().await.expect("a producer");
     let (ours, meta) = assigned(&mut log).await;
     let out = |value: &str| {
@@ -138,20 +62,16 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
         }]
     };
     assert_eq!(log.transact(&out("one"), &[(ours[0], 1)], &meta).await, Ended::Committed);
-    held.armed.store(true, Ordering::SeqCst);
+    proxy.hold_next_end(&prefix);
     assert_eq!(log.transact(&out("two"), &[(ours[0], 2)], &meta).await, Ended::CommittedTwice);
     assert_eq!(log.group_offset(ours[0]).await, Ok(Some(2)));
     // Without a new producer the next transaction is refused here, before it begins.
     assert!(matches!(log.transact(&out("never"), &[(ours[0], 9)], &meta).await, Ended::Aborted(_)));
     log.renew_producer().await.expect("a producer");
     // The first try arrives only now.
-    let late = held.frame.lock().expect("not poisoned").take().expect("it was kept back");
-    let mut direct = TcpStream::connect(&brokers).expect("the broker");
-    direct.write_all(&late).expect("sent");
-    direct.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
-    let answer = frame(&mut direct).expect("an answer");
-    let code = answer[answer.len() - 3..].to_vec();
-    eprintln!("the late end is answered with the bytes {code:?}");
+    let late = proxy.held_end(Duration::ZERO).await.expect("it was kept back");
+    let code = proxy.deliver(&late).await.expect("an answer");
+    eprintln!("the late end is answered with the error code {code}");
     assert_eq!(log.transact(&out("three"), &[(ours[0], 3)], &meta).await, Ended::Committed);
     assert_eq!(log.group_offset(ours[0]).await, Ok(Some(3)));
 

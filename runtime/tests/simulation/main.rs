@@ -115,9 +115,7 @@ fn every_broken_engine_is_caught() {
 #[test]
 fn the_model_and_real_servers_agree() {
     quiet();
-    let Some(servers) = real::Servers::there() else {
-        return;
-    };
+    let servers = real::Servers::there();
     let counters = std::sync::Arc::default();
     let began = Instant::now();
     let schedules = number("KEPT_AGREE_SCHEDULES").unwrap_or(4);

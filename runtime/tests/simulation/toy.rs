@@ -63,7 +63,7 @@ impl Rules for ToyRules {
 
 fn note(order_id: OrderId, seq: i64, detail: &str) -> LedgerEvent {
     let detail = detail.to_owned();
-    OrderNoted { order_id, seq, at: Micros(0), kind: NoteKind::Looked, detail, lines: Vec::new() }.into()
+    OrderNoted { order_id, seq, at: Micros(0), kind: NoteKind::Looked, detail, ..Default::default() }.into()
 }
 
 /// Raw → received → enriched → validated, each adding a mark; some bodies make two orders, some cannot be read.
