@@ -1,219 +1,239 @@
-//! Pages for people: where everything stands, and one order in full. Read-only; they show the read model.
+//! Pages for people: where everything stands, lists of what waits and what is late, and one order in full.
 //!
-//! Plain HTML from the server, no script, so that it opens on any bench computer.
+//! They show the read model and change nothing. Plain HTML from the server, without script, so that they open on any
+//! bench computer and phone. They show personal data and ask nobody who they are: [`Guard`].
 
-use std::{sync::Arc, time::SystemTime};
+mod act;
+mod guard;
+mod html;
+mod list;
+mod order;
+mod overview;
+mod words;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use axum::{
     Router,
     extract::{Path, Query, State},
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
-use kept_schemas::values::{UnitPrice, currency_decimals};
-use kept_store::pages;
-use tokio_postgres::Client;
+use kept_schemas::{Micros, OrderId};
+use kept_store::{
+    Prefix, Session, StoreError,
+    pages::{self, By, Overview},
+    pg::Purpose,
+};
+use serde::Deserialize;
+use tokio::sync::Mutex;
 
-/// What the pages need: a connection and the read model's schema.
-pub struct Console {
-    pub client: Client,
-    pub schema: String,
+pub use act::COMMANDS;
+pub use guard::Guard;
+use html::{html, page};
+
+/// The longest a page waits for the database.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The figures of the first page count whole tables. However many look, they are read every three seconds at most, and
+/// where that takes long, no more than a twentieth of the time.
+const FIGURES_AGE: Duration = Duration::from_secs(3);
+const FIGURES_SHARE: u32 = 20;
+/// Events of a timeline on one page.
+const TIMELINE_PAGE: i64 = 500;
+
+struct Console {
+    read: Session,
+    figures: Mutex<Option<Figures>>,
 }
 
-/// The routes `/`, `/orders?q=` and `/orders/{id}/page`.
-pub fn routes(console: Arc<Console>) -> Router {
+/// The figures, as of a moment.
+#[derive(Clone)]
+struct Figures {
+    at: Micros,
+    until: Instant,
+    overview: Arc<Overview>,
+}
+
+/// The pages. `postgres`: the read model's server, as a URL that psql takes; it is connected to when a page is asked
+/// for, and again whenever the connection broke.
+pub fn routes(postgres: &str, prefix: &Prefix, guard: Guard) -> Router {
+    let read = Session::new(postgres, prefix.read(), Purpose::Pages);
+    let console = Arc::new(Console { read, figures: Mutex::default() });
     Router::new()
-        .route("/", get(overview))
+        .route("/", get(show_overview))
+        .route("/orders", get(show_orders))
+        .route("/waiting", get(show_waiting))
+        .route("/late", get(show_late))
+        .route("/orders/{id}", get(show_order))
         .route("/find", get(find))
-        .route("/orders/{id}", get(order))
+        .route("/style.css", get(style))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(only_reading)
         .with_state(console)
+        .layer(middleware::from_fn_with_state(guard, guard::check))
+        .layer(middleware::map_response(html::secured))
 }
 
-#[derive(serde::Deserialize)]
+async fn show_overview(State(console): State<Arc<Console>>) -> Response {
+    match figures(&console).await {
+        Ok(figures) => {
+            let first = console.read.within(PATIENCE, async |client| pages::list(&client, &By::Held, 0).await).await;
+            match first {
+                Ok(first) => page("Overview", Some("/"), &overview::body(&figures.overview, figures.at, &first, now())),
+                Err(error) => unavailable(&error),
+            }
+        }
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// One reader at a time; whoever waits gets what it read.
+async fn figures(console: &Console) -> Result<Figures, StoreError> {
+    let mut kept = console.figures.lock().await;
+    if let Some(figures) = &*kept
+        && Instant::now() < figures.until
+    {
+        return Ok(figures.clone());
+    }
+    let (at, began) = (now(), Instant::now());
+    let overview = Arc::new(console.read.within(PATIENCE, async |client| pages::overview(&client).await).await?);
+    let until = Instant::now() + FIGURES_AGE.max(began.elapsed() * FIGURES_SHARE);
+    Ok(kept.insert(Figures { at, until, overview }).clone())
+}
+
+/// What the address of a list can say; what it says wrong is left out.
+#[derive(Deserialize, Default)]
 struct Asked {
-    q: String,
+    status: Option<String>,
+    reason: Option<String>,
+    what: Option<String>,
+    page: Option<String>,
+    q: Option<String>,
+    after: Option<String>,
 }
 
-async fn find(Query(asked): Query<Asked>) -> Redirect {
-    Redirect::to(&format!("/orders/{}", path_segment(asked.q.trim())))
-}
-
-async fn overview(State(console): State<Arc<Console>>) -> Response {
-    match pages::overview(&console.client, &console.schema).await {
-        Ok(found) => page("Kept", &overview_html(&found, SystemTime::now())),
-        Err(error) => unavailable(&error),
+impl Asked {
+    /// From 0; in addresses from 1.
+    fn page(&self) -> i64 {
+        self.page.as_deref().and_then(|it| it.parse::<i64>().ok()).unwrap_or(1).clamp(1, 100_000) - 1
     }
 }
 
-async fn order(State(console): State<Arc<Console>>, Path(asked): Path<String>) -> Response {
-    match pages::order(&console.client, &console.schema, &asked).await {
-        Ok(Some(found)) => page(&format!("Order {}", found.number), &order_html(&found)),
-        Ok(None) => {
-            (StatusCode::NOT_FOUND, page("Not found", "<p>No order has this id or number (yet).</p>")).into_response()
+async fn show_orders(State(console): State<Arc<Console>>, Query(asked): Query<Asked>) -> Response {
+    let by = asked.status.clone().filter(|it| !it.is_empty()).map_or(By::All, By::Status);
+    show_list(&console, by, &asked).await
+}
+
+async fn show_waiting(State(console): State<Arc<Console>>, Query(asked): Query<Asked>) -> Response {
+    let by = asked.reason.clone().filter(|it| !it.is_empty()).map_or(By::Held, By::Reason);
+    show_list(&console, by, &asked).await
+}
+
+async fn show_late(State(console): State<Arc<Console>>, Query(asked): Query<Asked>) -> Response {
+    let by = if asked.what.as_deref() == Some("ship") { By::ShipByMissed } else { By::Overdue };
+    show_list(&console, by, &asked).await
+}
+
+async fn show_list(console: &Console, by: By, asked: &Asked) -> Response {
+    let number = asked.page();
+    let figures = match figures(console).await {
+        Ok(figures) => figures,
+        Err(error) => return unavailable(&error),
+    };
+    match console.read.within(PATIENCE, async |client| pages::list(&client, &by, number).await).await {
+        Ok(listed) => {
+            let (title, nav) = list::title(&by);
+            page(&title, Some(nav), &list::body(&by, &listed, &figures.overview, number, now()))
         }
         Err(error) => unavailable(&error),
     }
 }
 
-fn unavailable(error: &tokio_postgres::Error) -> Response {
-    tracing::warn!(%error, "the read model does not answer");
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        page("Not available", "<p>The read model does not answer; try again shortly.</p>"),
-    )
-        .into_response()
-}
-
-fn overview_html(found: &pages::Overview, now: SystemTime) -> String {
-    let counts = |rows: &[pages::Count]| {
-        table(&["", "orders"], rows.iter().map(|row| vec![escape(&row.name.replace('_', " ")), row.count.to_string()]))
+async fn show_order(
+    State(console): State<Arc<Console>>,
+    Path(asked): Path<String>,
+    Query(more): Query<Asked>,
+) -> Response {
+    let Some(order_id) = OrderId::parse(&asked) else {
+        return found(&console, &asked).await;
     };
-    let waiting = found.waiting.iter().map(|row| {
-        vec![
-            format!("<a href=\"/orders/{}\">{}</a>", path_segment(&row.order_id), escape(&row.number)),
-            escape(&row.channel),
-            escape(&row.reason.replace('_', " ")),
-            escape(&row.detail),
-            due(row.due_at, now),
-        ]
+    let after = more.after.as_deref().and_then(|it| it.parse().ok()).unwrap_or(0);
+    let reading = console.read.within(PATIENCE, async |client| {
+        let order = pages::order(&client, order_id).await?;
+        Ok(order.zip(Some(pages::timeline(&client, order_id, after, TIMELINE_PAGE).await?)))
     });
-    format!(
-        "<form action=\"/find\"><label>Order number or id <input name=\"q\" required maxlength=\"200\"></label> <button>Show</button></form>\
-         <div class=\"side\"><section><h2>Orders</h2>{}</section><section><h2>Waiting for someone</h2>{}<p>{} past their deadline · {} dead letters</p></section></div>\
-         <h2>First to look at</h2>{}",
-        counts(&found.orders),
-        counts(&found.holds),
-        found.overdue,
-        found.dead_letters,
-        table(&["order", "channel", "why it waits", "evidence", "due"], waiting)
-    )
-}
-
-fn due(at: SystemTime, now: SystemTime) -> String {
-    let (seconds, late) = match at.duration_since(now) {
-        Ok(left) => (left.as_secs(), false),
-        Err(past) => (past.duration().as_secs(), true),
-    };
-    let span = match seconds {
-        0..3_600 => format!("{} min", seconds / 60),
-        3_600..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    };
-    if late { format!("<b>{span} late</b>") } else { format!("in {span}") }
-}
-
-fn order_html(found: &pages::OrderPage) -> String {
-    let rows = |cells: &[Vec<String>]| -> Vec<Vec<String>> {
-        cells.iter().map(|row| row.iter().map(|cell| escape(cell)).collect()).collect()
-    };
-    format!(
-        "<p>{} · <b>{}</b> · {} {} · <code>{}</code></p><h2>Lines</h2>{}<h2>Holds</h2>{}<h2>Shipments</h2>{}<h2>What happened</h2>{}",
-        escape(&found.channel),
-        escape(&found.status.replace('_', " ")),
-        amount(found.total_minor, &found.currency),
-        escape(&found.currency),
-        escape(&found.order_id),
-        table(
-            &["line", "SKU", "ordered", "unit price", "reserved", "short", "shipped", "cancelled"],
-            rows(&found.lines)
-        ),
-        table(&["why", "evidence", "since", "due", "resolved", "how"], rows(&found.holds)),
-        table(&["shipment", "from", "carrier", "status", "left", "delivered"], rows(&found.shipments)),
-        table(&["", "when", "event", "what"], rows(&found.timeline)),
-    )
-}
-
-/// Minor units as people write them; a currency without known decimals stays in minor units.
-fn amount(minor: i64, currency: &str) -> UnitPrice {
-    let decimals = currency_decimals(currency).unwrap_or(0);
-    UnitPrice { amount: minor, scale: i32::try_from(decimals).unwrap_or(0) }
-}
-
-/// A table of cells that are HTML already.
-fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let body: String = rows
-        .into_iter()
-        .map(|row| format!("<tr>{}</tr>", row.iter().map(|cell| format!("<td>{cell}</td>")).collect::<String>()))
-        .collect();
-    if body.is_empty() {
-        return "<p>None.</p>".into();
+    match reading.await {
+        Ok(Some((order, timeline))) => {
+            let more = i64::try_from(timeline.len()).is_ok_and(|count| count >= TIMELINE_PAGE);
+            page(&format!("Order {}", order.number), None, &order::body(&order, &timeline, more, now()))
+        }
+        Ok(None) => not_found(&asked),
+        Err(error) => unavailable(&error),
     }
-    let head: String = head.iter().map(|cell| format!("<th>{cell}</th>")).collect();
-    format!("<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 }
 
-fn page(title: &str, body: &str) -> Response {
-    const STYLE: &str = "body{font:16px/1.4 system-ui,sans-serif;max-width:70rem;margin:1.5rem auto;padding:0 1rem;color:#1b1f24}\
-        h1 a{color:inherit;text-decoration:none}table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem .75rem .25rem 0;\
-        border-bottom:1px solid #d9dee3;vertical-align:top}.side{display:flex;gap:3rem;flex-wrap:wrap}.side section{flex:1;min-width:18rem}\
-        input{font:inherit}";
-    let html = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{}</title><style>{STYLE}</style></head><body><h1><a href=\"/\">Kept</a></h1>{}{body}</body></html>",
-        escape(title),
-        if title == "Kept" { String::new() } else { format!("<h2>{}</h2>", escape(title)) },
-    );
+async fn find(State(console): State<Arc<Console>>, Query(asked): Query<Asked>) -> Response {
+    found(&console, asked.q.as_deref().unwrap_or_default().trim()).await
+}
+
+/// One order: its page. Several (a number in several shops): the choice.
+async fn found(console: &Console, asked: &str) -> Response {
+    if asked.is_empty() {
+        return Redirect::to("/").into_response();
+    }
+    match console.read.within(PATIENCE, async |client| pages::find(&client, asked).await).await {
+        Ok(found) => match &found[..] {
+            [] => not_found(asked),
+            [one] => Redirect::to(&format!("/orders/{}", one.order_id)).into_response(),
+            several => page("Several orders have this number", None, &list::choice(several)),
+        },
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn style() -> Response {
+    ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], include_str!("style.css")).into_response()
+}
+
+async fn nothing_here() -> Response {
     (
-        [
-            (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-            (
-                header::CONTENT_SECURITY_POLICY,
-                "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
-            ),
-            (header::CACHE_CONTROL, "no-store"),
-        ],
-        html,
+        StatusCode::NOT_FOUND,
+        page("Nothing here", None, &html!("<p>There is no such page. <a href=\"/\">Overview</a></p>")),
     )
         .into_response()
 }
 
-/// Text as HTML shows it.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
+async fn only_reading() -> Response {
+    let body = html!("<p>These pages only show things. Use the command line or the API to change something.</p>");
+    (StatusCode::METHOD_NOT_ALLOWED, page("Pages are for reading", None, &body)).into_response()
 }
 
-/// Text as one segment of a path: what is not unreserved (RFC 3986) is percent-encoded.
-fn path_segment(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
-            other => format!("%{other:02X}"),
-        })
-        .collect()
+fn not_found(asked: &str) -> Response {
+    let body = html!(
+        "<p>No order has the id or number <b>{}</b>, or it has not been decided on yet: an order that came in seconds \
+         ago may be on its way. Numbers are exact, with capitals and zeros as the channel writes them.</p>",
+        asked
+    );
+    (StatusCode::NOT_FOUND, page("Not found", None, &body)).into_response()
+}
+
+fn unavailable(error: &StoreError) -> Response {
+    tracing::warn!(%error, "the read model does not answer");
+    let body = html!(
+        "<p>The database of the read model does not answer. Orders are not affected by that. Try again shortly.</p>"
+    );
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "5")], page("Not available", None, &body)).into_response()
+}
+
+fn now() -> Micros {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_order_number_cannot_carry_markup_or_leave_its_path() {
-        assert_eq!(escape("<script>'\"&"), "&lt;script&gt;&#39;&quot;&amp;");
-        assert_eq!(path_segment("../a b?c"), "..%2Fa%20b%3Fc");
-    }
-
-    #[test]
-    fn money_is_shown_with_its_currencys_decimals() {
-        assert_eq!(amount(1_250, "EUR").to_string(), "12.50");
-        assert_eq!(amount(1_250, "JPY").to_string(), "1250");
-    }
-
-    #[test]
-    fn what_is_late_says_so() {
-        let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
-        assert_eq!(due(now + std::time::Duration::from_secs(7_200), now), "in 2 h");
-        assert_eq!(due(now - std::time::Duration::from_secs(300), now), "<b>5 min late</b>");
-    }
-}
+mod tests;
