@@ -6,3 +6,4 @@ pub mod copy_rows;
 pub mod cpu;
 pub mod plain_loop;
 pub mod report;
+pub mod topics;

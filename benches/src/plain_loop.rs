@@ -12,13 +12,24 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
-/// What the loop does with each record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Work {
-    /// Copies the bytes.
-    Copy,
-    /// Decodes and encodes them.
-    Recode,
+/// What the loop does with each record: from its value to the value that goes out.
+pub type Work<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>>;
+
+/// Copies the bytes.
+///
+/// # Errors
+/// None.
+pub fn copy(value: &[u8]) -> Result<Vec<u8>> {
+    Ok(value.to_vec())
+}
+
+/// Decodes a record of type `T` and encodes it again.
+///
+/// # Errors
+/// A record that is not one.
+pub fn recode<T: Record>(codec: &Codec, value: &[u8]) -> Result<Vec<u8>> {
+    let record: T = codec.decode(value)?.context("a schema that is not ours")?;
+    Ok(codec.encode(&record)?.bytes())
 }
 
 /// Where and how much.
@@ -43,7 +54,10 @@ pub struct Run {
 }
 
 /// Passes `plan.records` records from input to output, exactly once.
-pub fn run<T: Record>(plan: &Plan, work: Work, codec: &Codec) -> Result<Run> {
+///
+/// # Errors
+/// Whatever the broker says; not done within 300 s.
+pub fn run(plan: &Plan, work: Work<'_>) -> Result<Run> {
     let consumer: BaseConsumer = client(plan)
         .set("group.id", &plan.group)
         .set("enable.auto.commit", "false")
@@ -93,13 +107,7 @@ pub fn run<T: Record>(plan: &Plan, work: Work, codec: &Codec) -> Result<Run> {
         let mut offsets = TopicPartitionList::new();
         for message in &batch {
             let value = message.payload().context("a record without a value")?;
-            let out = match work {
-                Work::Copy => value.to_vec(),
-                Work::Recode => {
-                    let record: T = codec.decode(value)?.context("a schema that is not ours")?;
-                    codec.encode(&record)?.bytes()
-                }
-            };
+            let out = work(value)?;
             let mut record = BaseRecord::to(&plan.output).key(message.key().unwrap_or_default()).payload(&out);
             while let Err((error, back)) = producer.send(record) {
                 if error.rdkafka_error_code() != Some(rdkafka::types::RDKafkaErrorCode::QueueFull) {

@@ -15,6 +15,8 @@ pub struct Row {
     pub ratio: Option<f64>,
     /// The goal for the ratio, or for the value where there is no baseline.
     pub goal: Option<f64>,
+    /// The goal is a limit from above.
+    pub at_most: bool,
     /// Smallest and largest of the runs, and of the baseline's.
     pub spread: (f64, f64),
     pub baseline_spread: Option<(f64, f64)>,
@@ -33,6 +35,7 @@ impl Row {
             baseline: Some(base),
             ratio: Some(value / base),
             goal,
+            at_most: false,
             spread: spread(runs),
             baseline_spread: Some(spread(baseline)),
             runs: runs.len(),
@@ -49,11 +52,39 @@ impl Row {
             baseline: None,
             ratio: None,
             goal,
+            at_most: false,
             spread: spread(runs),
             baseline_spread: None,
             runs: runs.len(),
             config,
         }
+    }
+}
+
+impl Row {
+    /// What the goal is held against: the ratio, or the value where there is no baseline.
+    fn reached(&self) -> f64 {
+        self.ratio.unwrap_or(self.value)
+    }
+
+    /// True when there is a goal and it was not reached.
+    pub fn missed(&self) -> bool {
+        self.short_of_goal() > 0.0
+    }
+
+    /// By which part of the goal it was missed; 0 when it was not. A goal with `at_most` set is missed by being
+    /// above it.
+    pub fn short_of_goal(&self) -> f64 {
+        let Some(goal) = self.goal else { return 0.0 };
+        let short = if self.at_most { self.reached() / goal - 1.0 } else { 1.0 - self.reached() / goal };
+        // What could not be measured did not reach its goal.
+        if short.is_nan() { 1.0 } else { short.max(0.0) }
+    }
+
+    /// Says that the goal is a limit: less is better.
+    pub fn at_most(mut self) -> Self {
+        self.at_most = true;
+        self
     }
 }
 
@@ -75,6 +106,17 @@ fn spread(runs: &[f64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_goal_is_missed_from_its_own_side() {
+        let row = |value, goal| Row::plain("x", "ms", &[value], Some(goal), String::new());
+        assert!(row(0.7, 0.8).missed());
+        assert!(!row(0.9, 0.8).missed());
+        assert!(row(600.0, 500.0).at_most().missed());
+        assert!(!row(400.0, 500.0).at_most().missed());
+        assert!(row(f64::NAN, 500.0).missed());
+        assert!(!Row::plain("x", "ms", &[1.0], None, String::new()).missed());
+    }
 
     #[test]
     fn the_median_is_the_middle_run() {
