@@ -9,6 +9,8 @@ use kept_store::{
     migrate::{migrate_ledger, migrate_read},
 };
 
+use super::{ConfigFile, block_on};
+
 /// Make the tables in Postgres, or bring them up to date
 ///
 /// Two schemas: `ledger` (what must be remembered) and `read` (what happened to every order, for people and reports).
@@ -21,15 +23,17 @@ use kept_store::{
 
 Exit codes: 0 the tables are those of this version; 1 they are not, and the message says why.")]
 pub struct Migrate {
-    /// Postgres, as a URL that psql takes
-    #[arg(long, env = "KEPT_POSTGRES", hide_env_values = true, value_name = "URL")]
-    postgres: String,
+    /// Postgres, as a URL that psql takes; else the one of the configuration
+    #[arg(long, value_name = "URL")]
+    postgres: Option<String>,
     /// Postgres of the read model, where it is another one
-    #[arg(long, env = "KEPT_READ_POSTGRES", hide_env_values = true, value_name = "URL")]
+    #[arg(long, value_name = "URL", requires = "postgres")]
     read_postgres: Option<String>,
-    /// What stands before the names of this deployment's schemas: a-z, 0-9 and _
-    #[arg(long, env = "KEPT_PREFIX", default_value = "", value_name = "PREFIX")]
-    prefix: String,
+    /// What stands before the names of this deployment's schemas: a-z, 0-9 and _; else that of the configuration
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+    #[command(flatten)]
+    config: ConfigFile,
     /// A JSON object with the steps that ran
     #[arg(long)]
     json: bool,
@@ -37,20 +41,23 @@ pub struct Migrate {
 
 impl Migrate {
     pub fn run(self) -> Result<ExitCode> {
-        let prefix = Prefix::new(&self.prefix)?;
-        let read_url = self.read_postgres.as_ref().unwrap_or(&self.postgres);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("start a runtime")?;
-        let ran = runtime.block_on(async {
-            let mut ran = migrate_ledger(&self.postgres, &prefix)
-                .await
-                .context("migrate the ledger")?;
-            let read = migrate_read(read_url, &prefix.read())
-                .await
-                .context("migrate the read model")?;
-            ran.extend(read);
+        let (prefix, url, read_url) = match &self.postgres {
+            Some(url) => {
+                let prefix = Prefix::new(self.prefix.as_deref().unwrap_or_default())?;
+                (prefix, url.clone(), self.read_postgres.as_ref().unwrap_or(url).clone())
+            }
+            None => {
+                let config = self.config.load()?;
+                let prefix = match &self.prefix {
+                    Some(prefix) => Prefix::new(prefix)?,
+                    None => config.store_prefix(),
+                };
+                (prefix, config.postgres.expose().to_owned(), config.read_url().to_owned())
+            }
+        };
+        let ran = block_on(async {
+            let mut ran = migrate_ledger(&url, &prefix).await.context("migrate the ledger")?;
+            ran.extend(migrate_read(&read_url, &prefix.read()).await.context("migrate the read model")?);
             anyhow::Ok(ran)
         })?;
         if self.json {

@@ -1,0 +1,489 @@
+//! The ledger's decisions, made again: in the order of the journal, from the records that caused them and from what was
+//! remembered then, the same pure rules must give the same events. What is remembered is the fold of the events so far.
+//!
+//! A batch is what was decided at one instant of Postgres's clock. What was read without a lock (who waits for a SKU) is
+//! as it was before the batch, as the ledger reads it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use kept_processors::{
+    ledger::{
+        Cause, Content, Facts as Known, LedgerEvent, LedgerInput, OrderState, Sku, StockKey, StockRow, decide, fold,
+        skus,
+    },
+    reference::Reference,
+};
+use kept_schemas::{Codec, Micros, OrderId, Topic, inputs::Condition};
+
+use super::{
+    facts::{JournalRow, Place},
+    references::References,
+    verdict::Findings,
+};
+
+/// How many waiting orders a batch hears of per SKU.
+const WAITING_PER_SKU: usize = 256;
+
+/// What deciding again came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Redecided {
+    /// Records decided again.
+    pub decisions: u64,
+    /// Events that came out the same.
+    pub events: u64,
+    pub different: Findings,
+    /// Came out differently, but reference data had just changed.
+    pub unsure: u64,
+    /// Orders whose person was erased: they cannot be decided again.
+    pub erased: u64,
+    /// Decisions whose record is not at hand any more.
+    pub without_record: u64,
+}
+
+/// A journal row with its bytes.
+struct Row {
+    row: JournalRow,
+    value: Vec<u8>,
+}
+
+/// Follows the journal.
+pub struct Again<'a> {
+    codec: &'a Codec,
+    references: References,
+    /// The ledger's input records.
+    inputs: &'a BTreeMap<Place, Box<[u8]>>,
+    order_nos: BTreeMap<OrderId, i64>,
+    known: Known,
+    waits: BTreeMap<Sku, BTreeSet<(i64, OrderId)>>,
+    /// What each order waits for.
+    waiting: BTreeMap<OrderId, BTreeSet<Sku>>,
+    erased: BTreeSet<OrderId>,
+    batch: Vec<Row>,
+    at: Micros,
+    result: Redecided,
+}
+
+impl<'a> Again<'a> {
+    pub fn new(
+        codec: &'a Codec,
+        references: References,
+        inputs: &'a BTreeMap<Place, Box<[u8]>>,
+        order_nos: BTreeMap<OrderId, i64>,
+    ) -> Self {
+        Self {
+            codec,
+            references,
+            inputs,
+            order_nos,
+            known: Known::default(),
+            waits: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            erased: BTreeSet::new(),
+            batch: Vec::new(),
+            at: Micros(0),
+            result: Redecided::default(),
+        }
+    }
+
+    /// The next row of the journal, decided at `at`.
+    pub fn row(&mut self, row: &JournalRow, at: Micros, body: &[u8], party: &[u8]) {
+        if at != self.at {
+            self.whole_batch();
+            self.at = at;
+        }
+        self.batch.push(Row { row: row.clone(), value: [body, party].concat() });
+    }
+
+    /// The journal is at its end.
+    pub fn finish(mut self) -> Redecided {
+        self.whole_batch();
+        self.result.erased = self.erased.len() as u64;
+        self.result
+    }
+
+    fn whole_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let mut decisions: Vec<Vec<Row>> = Vec::new();
+        for row in batch.into_iter().filter(|row| row.row.topic != Topic::DeadLetters) {
+            match decisions.last_mut() {
+                Some(last) if last[0].row.cause == row.row.cause => last.push(row),
+                _ => decisions.push(vec![row]),
+            }
+        }
+        if decisions.is_empty() {
+            return;
+        }
+        let reference = self.references.at(self.codec, self.at);
+        self.known.now = self.at;
+        let inputs: Vec<Option<LedgerInput>> = decisions.iter().map(|rows| self.input(rows[0].row.cause)).collect();
+        for input in inputs.iter().flatten() {
+            self.meet(input);
+        }
+        let touched: BTreeSet<Sku> = inputs.iter().flatten().flat_map(|input| skus(input, &self.known)).collect();
+        self.known.waiting = touched
+            .into_iter()
+            .filter_map(|sku| {
+                let all = self.waits.get(&sku)?;
+                let first: Vec<OrderId> = all.iter().take(WAITING_PER_SKU).map(|(_, order)| *order).collect();
+                (!first.is_empty()).then_some((sku, first))
+            })
+            .collect();
+        for (rows, input) in decisions.into_iter().zip(inputs) {
+            self.decision(&rows, input.as_ref(), &reference);
+        }
+    }
+
+    fn input(&self, cause: Place) -> Option<LedgerInput> {
+        LedgerInput::decode(self.codec, cause.topic, self.inputs.get(&cause)?).ok().flatten()
+    }
+
+    /// An order gets its number when its id is first seen.
+    fn meet(&mut self, input: &LedgerInput) {
+        if let Some(order_id) = input.order_id() {
+            let order_no = self.order_nos.get(&order_id).copied().unwrap_or(0);
+            let new = || OrderState { order_id, order_no, ..OrderState::default() };
+            self.known.orders.entry(order_id).or_insert_with(new);
+        }
+    }
+
+    fn decision(&mut self, rows: &[Row], input: Option<&LedgerInput>, reference: &Reference) {
+        let events: Option<Vec<LedgerEvent>> =
+            rows.iter().map(|it| LedgerEvent::decode(self.codec, it.row.topic, &it.value).ok().flatten()).collect();
+        let cause = &rows[0].row;
+        let Some(events) = events else {
+            self.result.different.add(|| format!("events decided from {} cannot be read", cause.cause));
+            return;
+        };
+        let order = input.and_then(LedgerInput::order_id).or(cause.order.map(|(order, _)| order));
+        if rows.iter().any(|it| it.row.body.is_none()) {
+            self.erased.extend(order);
+        }
+        let comparable = order.is_none_or(|order| !self.erased.contains(&order));
+        match input {
+            Some(input) if comparable => self.compare(&events, input, cause, reference),
+            _ => {
+                self.result.without_record += u64::from(input.is_none());
+                events.iter().for_each(|event| fold(&mut self.known, event));
+            }
+        }
+        if let Some(order) = order {
+            self.note_waits(order);
+        }
+    }
+
+    fn compare(&mut self, events: &[LedgerEvent], input: &LedgerInput, cause: &JournalRow, reference: &Reference) {
+        let before = Before::of(&self.known, input);
+        let place = cause.cause;
+        let given = Cause {
+            event_id: cause.cause_id,
+            topic: place.topic,
+            partition: place.partition,
+            offset: place.offset,
+            traceparent: None,
+        };
+        let known = &mut self.known;
+        let again = catch_unwind(AssertUnwindSafe(|| decide(input, &given, known, reference)));
+        self.result.decisions += 1;
+        let difference = match &again {
+            Err(_) => Some("deciding again fails".to_owned()),
+            Ok(again) => difference(events, again),
+        };
+        let Some(difference) = difference else {
+            self.result.events += events.len() as u64;
+            return;
+        };
+        before.restore(&mut self.known);
+        events.iter().for_each(|event| fold(&mut self.known, event));
+        if self.references.changed_before(self.at) {
+            self.result.unsure += 1;
+        } else {
+            self.result.different.add(|| format!("{place}: {difference}"));
+        }
+    }
+
+    /// As the ledger keeps its list of who waits.
+    fn note_waits(&mut self, order_id: OrderId) {
+        let Some(order) = self.known.orders.get(&order_id) else { return };
+        let over = !order.accepted || order.test || order.cancelled || order.completed.is_some();
+        let lines = order.lines.iter().filter(|line| !over && line.known && line.short() > 0);
+        let now: BTreeSet<Sku> = lines.map(|line| line.sku.clone()).collect();
+        let key = (order.order_no, order_id);
+        let before = match now.is_empty() {
+            true => self.waiting.remove(&order_id).unwrap_or_default(),
+            false => self.waiting.insert(order_id, now.clone()).unwrap_or_default(),
+        };
+        for sku in before.difference(&now) {
+            if let Some(all) = self.waits.get_mut(sku) {
+                all.remove(&key);
+            }
+        }
+        for sku in now.difference(&before) {
+            self.waits.entry(sku.clone()).or_default().insert(key);
+        }
+    }
+}
+
+/// What a decision may change, as it was before.
+struct Before {
+    order: Option<OrderState>,
+    order_id: Option<OrderId>,
+    content: Option<Content>,
+    skus: Vec<Sku>,
+    claims: Vec<Option<i64>>,
+    stock: BTreeMap<StockKey, StockRow>,
+}
+
+impl Before {
+    fn of(known: &Known, input: &LedgerInput) -> Self {
+        let order_id = input.order_id();
+        let skus = skus(input, known);
+        // Only these replace an order's content.
+        let replaces = matches!(input, LedgerInput::Validated(_) | LedgerInput::Command(_));
+        Self {
+            order: order_id.and_then(|id| known.orders.get(&id).cloned()),
+            content: order_id.filter(|_| replaces).and_then(|id| known.contents.get(&id).cloned()),
+            order_id,
+            claims: skus.iter().map(|sku| known.claims.get(sku).copied()).collect(),
+            stock: rows_of(known, &skus),
+            skus,
+        }
+    }
+
+    fn restore(self, known: &mut Known) {
+        if let Some(id) = self.order_id {
+            match self.order {
+                Some(order) => known.orders.insert(id, order),
+                None => known.orders.remove(&id),
+            };
+            if let Some(content) = self.content {
+                known.contents.insert(id, content);
+            }
+        }
+        for (sku, claimed) in self.skus.iter().zip(self.claims) {
+            match claimed {
+                Some(claimed) => known.claims.insert(sku.clone(), claimed),
+                None => known.claims.remove(sku),
+            };
+        }
+        known.stock.retain(|key, _| self.skus.binary_search(&key.sku).is_err());
+        known.stock.extend(self.stock);
+    }
+}
+
+/// The first way in which two lists of events differ; no content is told.
+fn difference(decided: &[LedgerEvent], again: &[LedgerEvent]) -> Option<String> {
+    let at = decided.iter().zip(again).position(|(one, other)| one != other);
+    let at = at.or((decided.len() != again.len()).then(|| decided.len().min(again.len())))?;
+    let name = |event: Option<&LedgerEvent>| event.map_or("nothing", |event| event.topic().name());
+    let (was, is) = (name(decided.get(at)), name(again.get(at)));
+    Some(match was == is {
+        true => format!("its event {at} ({was}) comes out with other content"),
+        false => format!("its event {at} was {was}, deciding again gives {is}"),
+    })
+}
+
+/// The stock rows of SKUs, out of many.
+fn rows_of(known: &Known, skus: &[Sku]) -> BTreeMap<StockKey, StockRow> {
+    let mut rows = BTreeMap::new();
+    for sku in skus {
+        let from = StockKey { sku: sku.clone(), location_id: String::new(), condition: Condition::Sellable };
+        let of_sku = known.stock.range(from..).take_while(|(key, _)| key.sku == *sku);
+        rows.extend(of_sku.map(|(key, row)| (key.clone(), *row)));
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use kept_schemas::{
+        EventId, Order, OrderLine, UnitPrice,
+        codec::offline,
+        inbound::{Enrichment, LineFacts, OrderValidated},
+        inputs::{OutcomeKind, OutcomeReceived, StockCounted, StockKind},
+        order::{PaymentMethod, PaymentTerms},
+        reference::Location,
+    };
+
+    use super::{
+        super::{facts::Body, references::Version},
+        *,
+    };
+
+    const ORDERS: [&str; 2] = ["1001", "1002"];
+
+    fn place(topic: Topic, offset: i64) -> Place {
+        Place { topic, partition: 0, offset }
+    }
+
+    fn validated(number: &str) -> OrderValidated {
+        let line = OrderLine {
+            line_no: 1,
+            sku: "MUG".into(),
+            quantity: 2,
+            unit_price: UnitPrice { amount: 1_000, scale: 2 },
+            line_total_minor: 2_000,
+            ..Default::default()
+        };
+        OrderValidated {
+            order: Order {
+                order_id: OrderId::of("shop", number),
+                channel: "storefront".into(),
+                shop: "shop".into(),
+                channel_order_id: number.into(),
+                currency: "EUR".into(),
+                total_minor: 2_000,
+                lines: vec![line],
+                payment: PaymentTerms { method: PaymentMethod::Channel, ..Default::default() },
+                ..Default::default()
+            },
+            enrichment: Enrichment {
+                lines: vec![LineFacts { line_no: 1, known: true, weight_grams: None }],
+                ..Default::default()
+            },
+            ..Default::default()
+        }
+    }
+
+    fn references(codec: &Codec) -> References {
+        let mut references = References::default();
+        let location = Location { location_id: "north".into(), active: true, ..Default::default() };
+        let value = Some(codec.encode(&location).expect("it fits").bytes());
+        references.add(Topic::ReferenceLocations, 0, Version { key: "north".into(), value, at: Micros(0) });
+        references
+    }
+
+    /// Three goods for two orders of two: the second waits until more comes in, and the first is despatched. Each record
+    /// is a batch of its own but for the two orders, which are one. `spoil` changes what was written down.
+    fn decided_again(spoil: impl FnOnce(&mut Vec<(Micros, JournalRow, LedgerEvent)>)) -> Redecided {
+        let codec = offline();
+        let count = |quantity, kind| StockCounted {
+            sku: "MUG".into(),
+            location_id: "north".into(),
+            condition: Condition::Sellable,
+            kind,
+            quantity,
+            ..Default::default()
+        };
+        let fulfilment =
+            |known: &Known| known.orders[&OrderId::of("shop", ORDERS[0])].fulfilments[0].fulfilment_id.clone();
+        let mut known = Known::default();
+        let mut references_then = references(&codec);
+        let mut inputs: BTreeMap<Place, Box<[u8]>> = BTreeMap::new();
+        let mut journal = Vec::new();
+        let order_nos: BTreeMap<OrderId, i64> =
+            (1..).zip(ORDERS).map(|(no, it)| (OrderId::of("shop", it), no)).collect();
+        let mut act = |known: &mut Known, at: i64, place: Place, bytes: Vec<u8>| {
+            let input = LedgerInput::decode(&codec, place.topic, &bytes).expect("it reads").expect("known");
+            inputs.insert(place, bytes.into());
+            let at = Micros(Micros::DAY + at);
+            known.now = at;
+            if let Some(order_id) = input.order_id() {
+                let new = || OrderState { order_id, order_no: order_nos[&order_id], ..OrderState::default() };
+                known.orders.entry(order_id).or_insert_with(new);
+            }
+            let event_id = EventId::of_input("test", &place.to_string(), b"");
+            let Place { topic, partition, offset } = place;
+            let cause = Cause { event_id, topic, partition, offset, traceparent: None };
+            let reference = references_then.at(&codec, at);
+            for (index, event) in (0..).zip(decide(&input, &cause, known, &reference)) {
+                let row = JournalRow {
+                    journal_id: 0,
+                    event_id: EventId::of_step("ledger", event_id, index),
+                    topic: event.topic(),
+                    order: event.place(),
+                    cause_id: event_id,
+                    cause: place,
+                    index,
+                    body: Some(Body(0)),
+                };
+                journal.push((at, row, event));
+            }
+        };
+        let bytes = |it: Result<kept_schemas::Wire, _>| it.expect("it fits").bytes();
+        act(&mut known, 1, place(Topic::StockCounted, 0), bytes(codec.encode(&count(3, StockKind::Count))));
+        for (offset, number) in (0..).zip(ORDERS) {
+            act(&mut known, 2, place(Topic::OrdersValidated, offset), bytes(codec.encode(&validated(number))));
+        }
+        act(&mut known, 3, place(Topic::StockCounted, 1), bytes(codec.encode(&count(5, StockKind::Receipt))));
+        let woken = journal_woken(&known);
+        act(&mut known, 4, place(Topic::OrdersWoken, 0), bytes(codec.encode(&woken)));
+        for (offset, kind) in (0..).zip([OutcomeKind::Picked, OutcomeKind::Despatched]) {
+            let outcome = OutcomeReceived {
+                order_id: OrderId::of("shop", ORDERS[0]),
+                kind,
+                fulfilment_id: fulfilment(&known),
+                location_id: "north".into(),
+                shipment_id: "s1".into(),
+                ..Default::default()
+            };
+            act(&mut known, 5 + offset, place(Topic::OutcomesReceived, offset), bytes(codec.encode(&outcome)));
+        }
+        spoil(&mut journal);
+        let mut again = Again::new(&codec, references(&codec), &inputs, order_nos.clone());
+        for (at, row, event) in &journal {
+            let wire = event.encode(&codec).expect("it fits");
+            again.row(row, *at, &wire.body, &wire.party);
+        }
+        again.finish()
+    }
+
+    /// The wake-up that the receipt sent.
+    fn journal_woken(known: &Known) -> kept_schemas::inputs::OrderWoken {
+        kept_schemas::inputs::OrderWoken {
+            order_id: OrderId::of("shop", ORDERS[1]),
+            sku: "MUG".into(),
+            at: known.now,
+            more: true,
+        }
+    }
+
+    #[test]
+    fn decided_again_everything_comes_out_the_same() {
+        let again = decided_again(|_| {});
+        assert_eq!(again.different, Findings::default());
+        assert_eq!((again.decisions, again.unsure, again.without_record, again.erased), (7, 0, 0, 0));
+        assert!(again.events > 15, "{again:?}");
+    }
+
+    #[test]
+    fn an_event_that_says_something_else_is_lacking_or_too_many_is_noticed_once() {
+        let changed = decided_again(|journal| {
+            let claim = journal.iter_mut().find_map(|(_, _, event)| match event {
+                LedgerEvent::Accepted(it) => Some(&mut it.claimed[0].quantity),
+                _ => None,
+            });
+            *claim.expect("an order was accepted") -= 1;
+        });
+        assert_eq!(
+            changed.different.examples[0],
+            "orders.validated/0/0: its event 0 (orders.accepted) comes out with other content"
+        );
+        let lacking = decided_again(|journal| {
+            let last = journal.len() - 1;
+            journal.remove(last);
+        });
+        assert_eq!(lacking.different.count, 1);
+        assert!(lacking.different.examples[0].contains("was nothing, deciding again gives"), "{lacking:?}");
+        let many = decided_again(|journal| {
+            let last = journal.last().expect("events").clone();
+            journal.push(last);
+        });
+        assert_eq!(many.different.count, 1);
+        assert!(many.different.examples[0].contains("deciding again gives nothing"), "{many:?}");
+    }
+
+    #[test]
+    fn an_order_whose_person_was_erased_is_counted_and_left_alone() {
+        let again = decided_again(|journal| {
+            for (_, row, event) in journal.iter_mut() {
+                if matches!(event, LedgerEvent::Accepted(_)) {
+                    row.body = None;
+                }
+            }
+        });
+        assert_eq!((again.different.count, again.erased), (0, 2));
+    }
+}

@@ -1,0 +1,56 @@
+//! `kept erase`: forgetting a person.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use kept_store::{
+    journal,
+    pg::{Purpose, connect},
+};
+
+use super::{ConfigFile, block_on, one_order};
+
+/// Forget the person of an order: names, addresses, e-mail and phone, in the ledger and in the read model
+///
+/// What happened to the order stays. Topics that carry personal data forget it by their retention, after 30 days at
+/// most; so does what was parked, once it is released. It cannot be undone.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ./kept erase 1001                 say what would be forgotten
+  ./kept erase 1001 --yes
+
+Exit codes: 0 done (or told what would be); 1 there is no such order, or Postgres does not answer.")]
+pub struct Erase {
+    /// The order: the channel's number, our number, or our id
+    order: String,
+    /// Do it
+    #[arg(long)]
+    yes: bool,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Erase {
+    pub fn run(self) -> Result<ExitCode> {
+        block_on(async {
+            let config = self.config.load()?;
+            let order = one_order(&config, &self.order).await?;
+            if !self.yes {
+                println!("would forget the person of order {order}; it cannot be undone. Say --yes to do it");
+                return Ok(ExitCode::SUCCESS);
+            }
+            let prefix = config.store_prefix();
+            let mut ledger = connect(config.postgres.expose(), &prefix.ledger(), Purpose::Command)
+                .await
+                .context("connect to the ledger")?;
+            let read = connect(config.read_url(), &prefix.read(), Purpose::Command)
+                .await
+                .context("connect to the read model")?;
+            let events = journal::erase(&mut ledger, order).await.context("forget in the ledger")?;
+            let rows = journal::erase_read(&read, order).await.context("forget in the read model")?;
+            println!("forgot the person of order {order}: {events} records of the ledger, {rows} of the read model");
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}

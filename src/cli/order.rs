@@ -1,0 +1,209 @@
+//! `kept order`: what a person decides about one order. It is sent as a command like any other; nothing is changed from
+//! outside.
+
+use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use kept_runtime::{config::Config, log::Outgoing, outbox, registry::Registry, timers::Outbox};
+use kept_schemas::{
+    EventId, Headers, Micros, OrderId, Party, Topic,
+    inbound::HoldReason,
+    inputs::{CommandKind, CommandReceived, LineQuantity},
+    order::Address,
+};
+
+/// Decide about an order: let it go, stop it, call it off, correct its address
+#[derive(Args)]
+pub struct Order {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Resolve a hold: go on as if it were not there
+    Release {
+        #[command(flatten)]
+        about: About,
+        /// The hold, as `kept explain` names it
+        #[arg(long, value_name = "ID", required_unless_present = "reason")]
+        hold: Option<String>,
+        /// Every hold of a reason, e.g. address_invalid
+        #[arg(long, value_name = "REASON", conflicts_with = "hold")]
+        reason: Option<String>,
+    },
+    /// Put it on hold by hand
+    Hold {
+        #[command(flatten)]
+        about: About,
+        /// Why, for whoever reads it later; no personal data
+        #[arg(long, value_name = "TEXT")]
+        because: Option<String>,
+    },
+    /// Call it off, or some of it
+    Cancel {
+        #[command(flatten)]
+        about: About,
+        /// A line and how many of it; may be given several times. None: all that is left
+        #[arg(long, value_name = "LINE=QUANTITY")]
+        line: Vec<String>,
+        /// Why, for whoever reads it later; no personal data
+        #[arg(long, value_name = "TEXT")]
+        because: Option<String>,
+    },
+    /// Run its checks again, for reference data changed
+    Recheck {
+        #[command(flatten)]
+        about: About,
+    },
+    /// Give it another address, and run its checks again
+    #[command(after_help = "FILE holds one address as JSON, so that no address gets into a shell's history:
+  {\"name\": \"…\", \"street\": \"…\", \"house_number\": \"…\", \"postcode\": \"…\", \"city\": \"…\", \"country\": \"NL\"}")]
+    Address {
+        #[command(flatten)]
+        about: About,
+        /// The address
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct About {
+    /// The order: the channel's number, our number, or our id
+    order: String,
+    /// Who decides, as the history shows it: a login, not a name
+    #[arg(long, value_name = "LOGIN", default_value = "cli")]
+    by: String,
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Order {
+    pub fn run(self) -> Result<ExitCode> {
+        let (about, mut command) = self.what.command()?;
+        let config = Config::load(about.config.as_deref())?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+        runtime.block_on(async {
+            let order = match super::explain::find(&config, &about.order).await?.as_slice() {
+                [] => bail!("no order has the number or id {}", about.order),
+                [one] => *one,
+                several => bail!(
+                    "{} orders have the number {}: name one by its id (`./kept explain {}` lists them)",
+                    several.len(),
+                    about.order,
+                    about.order
+                ),
+            };
+            command.order_id = order;
+            command.by = about.by;
+            send(&config, command).await?;
+            println!("asked; see `./kept explain {order}` for what came of it");
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+}
+
+impl What {
+    /// The command, but for its order and who asks.
+    fn command(self) -> Result<(About, CommandReceived)> {
+        let command = CommandReceived::default();
+        Ok(match self {
+            Self::Release { about, hold, reason } => {
+                if let Some(word) = reason.as_deref().filter(|word| HoldReason::of(word) == HoldReason::Unknown) {
+                    let known: Vec<&str> = HoldReason::ALL.iter().map(|reason| reason.as_str()).collect();
+                    bail!("{word} is not a reason for a hold; reasons are {}", known.join(", "));
+                }
+                (about, CommandReceived { kind: CommandKind::Release, hold_id: hold, reason, ..command })
+            }
+            Self::Hold { about, because } => {
+                (about, CommandReceived { kind: CommandKind::Hold, reason: because, ..command })
+            }
+            Self::Cancel { about, line, because } => {
+                let lines = line.iter().map(|text| line_quantity(text)).collect::<Result<_>>()?;
+                (about, CommandReceived { kind: CommandKind::Cancel, lines, reason: because, ..command })
+            }
+            Self::Recheck { about } => (about, CommandReceived { kind: CommandKind::Recheck, ..command }),
+            Self::Address { about, file } => {
+                let text = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+                // The parser's own message may quote what it read.
+                let ship_to: Address = serde_json::from_str(&text).map_err(|error| {
+                    let (line, column) = (error.line(), error.column());
+                    anyhow::anyhow!("{} is not an address at line {line}, column {column}", file.display())
+                })?;
+                if ship_to == Address::default() {
+                    bail!("{} has no part of an address in it", file.display());
+                }
+                let party = Party { ship_to, ..Party::default() };
+                (about, CommandReceived { kind: CommandKind::CorrectAddress, party, ..command })
+            }
+        })
+    }
+}
+
+fn line_quantity(text: &str) -> Result<LineQuantity> {
+    let parts = text.split_once('=').and_then(|(line, units)| Some((line.parse().ok()?, units.parse().ok()?)));
+    match parts {
+        Some((line_no, quantity)) if line_no > 0 && quantity > 0 => Ok(LineQuantity { line_no, quantity }),
+        _ => bail!("{text} is not a line and a quantity, such as 2=1"),
+    }
+}
+
+/// Sends a command; returns when it is stored.
+async fn send(config: &Config, mut command: CommandReceived) -> Result<()> {
+    let registry = Registry::open(config).await?;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?;
+    command.at = Micros(i64::try_from(since.as_micros()).context("the clock is too far ahead")?);
+    let event_id = event_id(&command);
+    command.command_id = event_id.to_string();
+    let wire = registry.codec().encode(&command)?;
+    let headers =
+        Headers { event_id: Some(event_id), subject: Some(Topic::CommandsReceived.subject()), ..Headers::default() };
+    let key = command.order_id.to_string();
+    outbox(config)?.send(vec![Outgoing::new(Topic::CommandsReceived, &key, &wire, headers)]).await?;
+    Ok(())
+}
+
+/// Resolving the same hold again is the same wish; anything else said again is said anew.
+fn event_id(command: &CommandReceived) -> EventId {
+    let OrderId(order) = command.order_id;
+    let version = match (&command.kind, &command.hold_id) {
+        (CommandKind::Release, Some(hold_id)) => hold_id.clone().into_bytes(),
+        _ => command.at.0.to_be_bytes().to_vec(),
+    };
+    EventId::of_input("cli", &format!("{} {order}", command.kind), &version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_and_its_quantity_are_read_and_anything_else_is_refused() {
+        assert_eq!(line_quantity("2=3").expect("it reads"), LineQuantity { line_no: 2, quantity: 3 });
+        for wrong in ["", "2", "2=", "=3", "0=1", "1=0", "1=-1", "a=b", "1=2=3"] {
+            assert!(line_quantity(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_same_hold_released_twice_is_one_wish_and_two_cancellations_are_two() {
+        let release =
+            |at| CommandReceived { kind: CommandKind::Release, hold_id: Some("h".into()), at, ..Default::default() };
+        assert_eq!(event_id(&release(Micros(1))), event_id(&release(Micros(2))));
+        let cancel = |at| CommandReceived { kind: CommandKind::Cancel, at, ..Default::default() };
+        assert_ne!(event_id(&cancel(Micros(1))), event_id(&cancel(Micros(2))));
+    }
+
+    #[test]
+    fn every_command_line_that_the_pages_show_is_one_that_this_program_takes() {
+        for line in kept_console::COMMANDS {
+            let line = line.replace("ORDER", "6f8a1c5e-0000-8000-8000-000000000000").replace("HOLD", "h");
+            let words = line.split(' ').map(|word| word.trim_start_matches("./"));
+            if let Err(error) = <super::super::Kept as clap::Parser>::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! `kept parked`: orders whose next record could not be decided, and letting them go on.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use kept_runtime::{config::Config, outbox, replay, timers::Outbox};
+use kept_schemas::OrderId;
+use kept_store::{
+    Client,
+    parked::{self, ParkedRecord},
+    pg::{Purpose, connect},
+};
+
+use super::{ConfigFile, block_on, one_order, when};
+
+/// Orders that a fault of ours stopped: look at them, and let them go on once the fault is mended
+///
+/// A record that could not be decided (the rules failed, or it ended the process three times) is parked, and every
+/// later record of its order behind it. All other orders go on. Nothing is lost: releasing sends the records to their
+/// topics again, as the same events.
+#[derive(Args)]
+pub struct Parked {
+    #[command(subcommand)]
+    verb: ParkedVerb,
+}
+
+#[derive(Subcommand)]
+enum ParkedVerb {
+    /// Every parked order, the longest waiting first
+    #[command(after_help = "Exit codes: 0 none is parked; 1 some are, or Postgres does not answer.")]
+    List {
+        /// Most orders shown
+        #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+        limit: i64,
+        /// A JSON list
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// The records of one parked order, in the order they came
+    #[command(after_help = "Exit codes: 0 shown; 1 the order is not parked, or Postgres does not answer.")]
+    Show {
+        /// The order: the channel's number, our number, or our id
+        order: String,
+        /// A JSON list
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Let one order go on: its records are sent to their topics again
+    #[command(after_help = "Examples:
+  ./kept parked release 1001 --dry-run
+  ./kept parked release 1001 --by j.jansen
+
+What fails again is parked again. Exit codes: 0 sent; 1 the order is not parked, or a server does not answer (then
+release it again).")]
+    Release {
+        /// The order: the channel's number, our number, or our id
+        order: String,
+        /// Who lets it go: a login, not a name
+        #[arg(long, value_name = "LOGIN", default_value = "cli")]
+        by: String,
+        /// Say what would be sent, and send nothing
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+impl Parked {
+    pub fn run(self) -> Result<ExitCode> {
+        match self.verb {
+            ParkedVerb::List { limit, json, config } => block_on(list(&config.load()?, limit, json)),
+            ParkedVerb::Show { order, json, config } => block_on(show(&config.load()?, &order, json)),
+            ParkedVerb::Release { order, by, dry_run, config } => {
+                block_on(release(&config.load()?, &order, &by, dry_run))
+            }
+        }
+    }
+}
+
+async fn ledger(config: &Config) -> Result<Client> {
+    let schema = config.store_prefix().ledger();
+    connect(config.postgres.expose(), &schema, Purpose::Command).await.context("connect to the ledger")
+}
+
+async fn list(config: &Config, limit: i64, json: bool) -> Result<ExitCode> {
+    let orders = parked::list(&ledger(config).await?, limit).await?;
+    if json {
+        let all: Vec<serde_json::Value> = orders
+            .iter()
+            .map(|it| {
+                serde_json::json!({
+                    "order_id": it.order_id.to_string(), "reason": it.reason, "records": it.records,
+                    "topic": it.topic, "partition": it.partition, "offset": it.offset, "since": when(it.since),
+                })
+            })
+            .collect();
+        println!("{}", serde_json::Value::from(all));
+    } else if orders.is_empty() {
+        println!("no order is parked");
+    } else {
+        for it in &orders {
+            println!(
+                "{}  since {}  {} records wait behind {}/{}/{}\n  {}",
+                it.order_id,
+                when(it.since),
+                it.records,
+                it.topic,
+                it.partition,
+                it.offset,
+                it.reason
+            );
+        }
+        println!("`./kept parked show ORDER` shows the records, `./kept parked release ORDER` lets an order go on");
+    }
+    Ok(if orders.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn show(config: &Config, order: &str, json: bool) -> Result<ExitCode> {
+    let order = one_order(config, order).await?;
+    let records = parked::show(&ledger(config).await?, order).await?;
+    if json {
+        let all: Vec<serde_json::Value> = records.iter().map(as_json).collect();
+        println!("{}", serde_json::Value::from(all));
+    } else {
+        tell(order, &records);
+    }
+    Ok(if records.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn release(config: &Config, order: &str, by: &str, dry_run: bool) -> Result<ExitCode> {
+    let order = one_order(config, order).await?;
+    let client = ledger(config).await?;
+    if dry_run {
+        let records = parked::show(&client, order).await?;
+        tell(order, &records);
+        println!("would send these {} records to their topics again", records.len());
+        return Ok(if records.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    }
+    let records = parked::release(&client, order, by).await?;
+    if records.is_empty() {
+        println!("order {order} is not parked");
+        return Ok(ExitCode::FAILURE);
+    }
+    outbox(config)?.send(records.iter().map(replay::parked).collect()).await?;
+    let ids: Vec<i64> = records.iter().map(|it| it.parked_id).collect();
+    parked::sent(&client, &ids).await?;
+    println!("sent {} records of order {order} to their topics again", records.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn as_json(it: &ParkedRecord) -> serde_json::Value {
+    serde_json::json!({
+        "parked_id": it.parked_id, "order_id": it.order_id.to_string(), "topic": it.topic.name(),
+        "partition": it.partition, "offset": it.offset, "event_id": it.event_id.to_string(),
+        "traceparent": it.traceparent, "bytes": it.payload.len(), "reason": it.reason, "at": when(it.at),
+        "released": it.released,
+    })
+}
+
+fn tell(order: OrderId, records: &[ParkedRecord]) {
+    if records.is_empty() {
+        println!("order {order} is not parked");
+    }
+    for it in records {
+        let why = it.reason.as_deref().unwrap_or("waits behind the one before");
+        let released = if it.released { " (let go, but not known to be sent)" } else { "" };
+        println!(
+            "{}  {}/{}/{}  {} bytes  {why}{released}",
+            when(it.at),
+            it.topic,
+            it.partition,
+            it.offset,
+            it.payload.len()
+        );
+    }
+}

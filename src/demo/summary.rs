@@ -1,0 +1,157 @@
+//! The end of a day in words: first what an operations lead asks, then what an engineer asks.
+
+use std::{fmt::Write as _, time::Duration};
+
+use kept_schemas::values::{UnitPrice, currency_decimals};
+use kept_store::summary::Summary;
+
+/// How fast the day went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Speed {
+    /// From the first order sent to the last event.
+    pub took: Duration,
+    /// How long sending took.
+    pub sending: Duration,
+    /// From accepted at the door to asked for, as the read model shows it; median and 99th percentile.
+    pub p50: Option<Duration>,
+    pub p99: Option<Duration>,
+}
+
+/// The summary as it is printed.
+pub fn words(day: &Summary, speed: &Speed) -> String {
+    let mut out = String::new();
+    let mut line = |text: String| writeln!(out, "{text}").expect("memory can be written");
+    let share = |part: i64| if day.orders == 0 { 0.0 } else { part as f64 * 100.0 / day.orders as f64 };
+    line(format!("{} orders are on the books.", grouped(day.orders)));
+    line(format!("  {:>9}  ({:.1} %) went through untouched", grouped(day.untouched), share(day.untouched)));
+    line(format!("  {:>9}  ({:.1} %) waited and went on", grouped(day.went_on), share(day.went_on)));
+    line(format!("  {:>9}  ({:.1} %) wait for something or someone now", grouped(day.waiting), share(day.waiting)));
+    for hold in &day.open_holds {
+        let overdue =
+            if hold.overdue > 0 { format!(", {} past the deadline", grouped(hold.overdue)) } else { String::new() };
+        line(format!("             {:>9}  {}{overdue}", grouped(hold.orders), plain(&hold.reason)));
+    }
+    if day.waiting > 0 && day.open_holds.iter().map(|hold| hold.orders).sum::<i64>() > day.waiting {
+        line("                        (an order may wait for several things)".into());
+    }
+    if day.ship_by_missed > 0 {
+        line(format!("  {:>9}  should have left by now and have not", grouped(day.ship_by_missed)));
+    }
+    if day.test_orders > 0 {
+        line(format!("  {:>9}  are test orders: no stock, no partner, no books", grouped(day.test_orders)));
+    }
+    line(String::new());
+    line(format!("Where they stand: {}", counts(&day.by_status)));
+    line(format!("Where they came from: {}", counts(&day.by_channel)));
+    if !day.resolved_holds.is_empty() {
+        line(format!("What was settled: {}", counts(&day.resolved_holds)));
+    }
+    for money in &day.money {
+        line(format!(
+            "{}: {} units in {} orders for {}, of which {} are charges; posted as sales so far {}",
+            money.currency,
+            grouped(money.units),
+            grouped(money.orders),
+            amount(money.total_minor, &money.currency),
+            amount(money.charges_minor, &money.currency),
+            amount(money.sold_minor, &money.currency),
+        ));
+    }
+    line(format!(
+        "{} records could not be read (./kept dead-letters list)",
+        if day.dead_letters == 0 { "No".into() } else { grouped(day.dead_letters) }
+    ));
+    line(String::new());
+    let rate = |n: i64, over: Duration| if over.is_zero() { 0.0 } else { n as f64 / over.as_secs_f64() };
+    line(format!(
+        "Speed: {:.0} orders/s sent in {:.0} s; {} events in {:.0} s ({:.0} events/s)",
+        rate(day.orders, speed.sending),
+        speed.sending.as_secs_f64(),
+        grouped(day.events),
+        speed.took.as_secs_f64(),
+        rate(day.events, speed.took),
+    ));
+    if let (Some(p50), Some(p99)) = (speed.p50, speed.p99) {
+        line(format!(
+            "From accepted at the door to asked for at the warehouse, as people see it: p50 {} ms, p99 {} ms",
+            p50.as_millis(),
+            p99.as_millis()
+        ));
+    }
+    out
+}
+
+fn counts(rows: &[kept_store::pages::Count]) -> String {
+    if rows.is_empty() {
+        return "none".into();
+    }
+    rows.iter().map(|row| format!("{} {}", grouped(row.count), plain(&row.name))).collect::<Vec<_>>().join(" · ")
+}
+
+/// A code name as people say it.
+fn plain(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+/// 1234567 as 1,234,567.
+pub fn grouped(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3 + 1);
+    if n < 0 {
+        out.push('-');
+    }
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Minor units as people write them; a currency without known decimals stays in minor units.
+pub fn amount(minor: i64, currency: &str) -> String {
+    let scale = currency_decimals(currency).and_then(|it| i32::try_from(it).ok()).unwrap_or(0);
+    let text = UnitPrice { amount: minor, scale }.to_string();
+    let (whole, rest) =
+        text.split_once('.').map_or((text.as_str(), String::new()), |(whole, rest)| (whole, format!(".{rest}")));
+    let whole = whole.parse().map_or_else(|_| whole.to_owned(), grouped);
+    format!("{whole}{rest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use kept_store::summary::Waiting;
+
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (-1_234_567, "-1,234,567")] {
+            assert_eq!(grouped(n), text);
+        }
+        assert_eq!(amount(1_065_562_248, "GBP"), "10,655,622.48");
+        assert_eq!(amount(500, "JPY"), "500");
+    }
+
+    #[test]
+    fn the_first_lines_say_what_went_through_and_what_waits_for_what() {
+        let day = Summary {
+            orders: 1_000,
+            untouched: 900,
+            went_on: 40,
+            waiting: 60,
+            open_holds: vec![Waiting { reason: "out_of_stock".into(), orders: 60, overdue: 2 }],
+            ..Default::default()
+        };
+        let text = words(&day, &Speed::default());
+        assert!(text.starts_with("1,000 orders are on the books.\n"));
+        assert!(text.contains("900  (90.0 %) went through untouched"));
+        assert!(text.contains("60  out of stock, 2 past the deadline"));
+    }
+
+    #[test]
+    fn a_day_without_orders_divides_by_nothing() {
+        assert!(words(&Summary::default(), &Speed::default()).contains("0 orders are on the books."));
+    }
+}

@@ -1,0 +1,5 @@
+//! The few journeys that matter, with real processes on real servers (`./kept test` starts them).
+
+mod deployment;
+mod journeys;
+mod trouble;
