@@ -1,5 +1,6 @@
 //! The few journeys that matter, with real processes on real servers (`./kept test` starts them).
 
+mod board;
 mod deployment;
 mod journeys;
 mod trouble;
