@@ -2,7 +2,8 @@
 //! remembered then, the same pure rules must give the same events. What is remembered is the fold of the events so far.
 //!
 //! A batch is what was decided at one instant of Postgres's clock. What was read without a lock (who waits for a SKU) is
-//! as it was before the batch, as the ledger reads it.
+//! as it was before the batch, as the ledger reads it. Rows of two batches may lie between each other: then two workers
+//! wrote at the same time, each with its own locks, and it does not matter which of them is decided again first.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,8 +62,8 @@ pub struct Again<'a> {
     /// What each order waits for.
     waiting: BTreeMap<OrderId, BTreeSet<Sku>>,
     erased: BTreeSet<OrderId>,
-    batch: Vec<Row>,
-    at: Micros,
+    /// Batches whose last row is still to come.
+    open: BTreeMap<Micros, Vec<Row>>,
     result: Redecided,
 }
 
@@ -82,30 +83,26 @@ impl<'a> Again<'a> {
             waits: BTreeMap::new(),
             waiting: BTreeMap::new(),
             erased: BTreeSet::new(),
-            batch: Vec::new(),
-            at: Micros(0),
+            open: BTreeMap::new(),
             result: Redecided::default(),
         }
     }
 
     /// The next row of the journal, decided at `at`.
     pub fn row(&mut self, row: &JournalRow, at: Micros, body: &[u8], party: &[u8]) {
-        if at != self.at {
-            self.whole_batch();
-            self.at = at;
-        }
-        self.batch.push(Row { row: row.clone(), value: [body, party].concat() });
+        self.open.entry(at).or_default().push(Row { row: row.clone(), value: [body, party].concat() });
     }
 
     /// The journal is at its end.
     pub fn finish(mut self) -> Redecided {
-        self.whole_batch();
+        debug_assert!(self.open.is_empty(), "every batch has a last row");
         self.result.erased = self.erased.len() as u64;
         self.result
     }
 
-    fn whole_batch(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
+    /// The row before was the last one decided at `at`.
+    pub fn batch_ends(&mut self, at: Micros) {
+        let batch = self.open.remove(&at).unwrap_or_default();
         let mut decisions: Vec<Vec<Row>> = Vec::new();
         for row in batch.into_iter().filter(|row| row.row.topic != Topic::DeadLetters) {
             match decisions.last_mut() {
@@ -116,8 +113,8 @@ impl<'a> Again<'a> {
         if decisions.is_empty() {
             return;
         }
-        let reference = self.references.at(self.codec, self.at);
-        self.known.now = self.at;
+        let reference = self.references.at(self.codec, at);
+        self.known.now = at;
         let inputs: Vec<Option<LedgerInput>> = decisions.iter().map(|rows| self.input(rows[0].row.cause)).collect();
         for input in inputs.iter().flatten() {
             self.meet(input);
@@ -197,7 +194,7 @@ impl<'a> Again<'a> {
         };
         before.restore(&mut self.known);
         events.iter().for_each(|event| fold(&mut self.known, event));
-        if self.references.changed_before(self.at) {
+        if self.references.changed_before(self.known.now) {
             self.result.unsure += 1;
         } else {
             self.result.different.add(|| format!("{place}: {difference}"));
@@ -423,9 +420,13 @@ mod tests {
         }
         spoil(&mut journal);
         let mut again = Again::new(&codec, references(&codec), &inputs, order_nos.clone());
-        for (at, row, event) in &journal {
+        let ends: BTreeMap<Micros, usize> = (0..).zip(&journal).map(|(position, (at, ..))| (*at, position)).collect();
+        for (position, (at, row, event)) in journal.iter().enumerate() {
             let wire = event.encode(&codec).expect("it fits");
             again.row(row, *at, &wire.body, &wire.party);
+            if ends[at] == position {
+                again.batch_ends(*at);
+            }
         }
         again.finish()
     }
@@ -446,6 +447,19 @@ mod tests {
         assert_eq!(again.different, Findings::default());
         assert_eq!((again.decisions, again.unsure, again.without_record, again.erased), (7, 0, 0, 0));
         assert!(again.events > 15, "{again:?}");
+    }
+
+    #[test]
+    fn rows_of_two_workers_that_wrote_at_the_same_time_may_lie_between_each_other() {
+        let again = decided_again(|journal| {
+            // One order is woken, another one picked.
+            let ends: Vec<usize> = (1..journal.len()).filter(|&at| journal[at].0 != journal[at - 1].0).collect();
+            let picked = ends[ends.len() - 2];
+            journal.swap(picked - 1, picked);
+            let causes = [picked - 1, picked].map(|at| journal[at].1.cause.topic);
+            assert_eq!(causes, [Topic::OutcomesReceived, Topic::OrdersWoken]);
+        });
+        assert_eq!((again.different, again.decisions), (Findings::default(), 7));
     }
 
     #[test]

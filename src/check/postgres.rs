@@ -224,6 +224,12 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
     })
     .await?;
     let numbers = ids.iter().map(|(no, order)| (*order, *no)).collect();
+    let mut batch_ends = BTreeMap::new();
+    each(txn, concat!("SELECT ", micros!("at"), ", max(journal_id) FROM journal GROUP BY at"), |row| {
+        batch_ends.insert(Micros(row.get(0)), row.get::<_, i64>(1));
+        Ok(())
+    })
+    .await?;
     let mut again = Again::new(&heard.codec, heard.references.clone(), &heard.inputs, numbers);
     each(
         txn,
@@ -234,8 +240,12 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
         ),
         |row| {
             let (order, seq): (Option<i64>, Option<i64>) = (row.get(3), row.get(4));
-            let place: i32 = row.get(6);
+            let (place, at): (i32, Micros) = (row.get(6), Micros(row.get(11)));
+            let ends = batch_ends.get(&at) == Some(&row.get(0));
             if of_step.get(&place) != Some(&true) {
+                if ends {
+                    again.batch_ends(at);
+                }
                 return Ok(());
             }
             let (cause_topic, partition) = *places.get(&place).with_context(|| format!("place {place} is unknown"))?;
@@ -254,7 +264,10 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
                     party => Body::of(&[body, party]),
                 }),
             };
-            again.row(&decided, Micros(row.get(11)), body, party.unwrap_or_default());
+            again.row(&decided, at, body, party.unwrap_or_default());
+            if ends {
+                again.batch_ends(at);
+            }
             tables.journal.push(decided);
             Ok(())
         },
