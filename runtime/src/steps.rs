@@ -7,7 +7,7 @@ use kept_processors::{
     validate,
 };
 use kept_schemas::{
-    Topic,
+    Micros, Topic,
     inbound::{Inbound, OrderEnriched, OrderReceived, OrderRevised},
 };
 
@@ -41,7 +41,10 @@ pub const VALIDATE: StatelessStep = StatelessStep {
 pub const FUSED: [StatelessStep; 3] = [NORMALISE, ENRICH, VALIDATE];
 
 fn normalise(inward: &Inward<'_>) -> Result<Vec<Made>, Unread> {
-    let inbound = inward.read::<Inbound>()?;
+    let mut inbound = inward.read::<Inbound>()?;
+    if untold(inbound.received_at) {
+        inbound.to_mut().received_at = inward.at;
+    }
     let made = match normalise::decide(&inbound, inward.event_id, inward.reference).map_err(Unread::Poison)? {
         Normalised::Order(it) => Made::of(inward.codec, it.order.order_id.to_string(), *it)?,
         Normalised::Command(it) => Made::of(inward.codec, it.order_id.to_string(), *it)?,
@@ -50,9 +53,20 @@ fn normalise(inward: &Inward<'_>) -> Result<Vec<Made>, Unread> {
     Ok(vec![made])
 }
 
+/// The producer left it at 0: then it came in when the broker stored it.
+fn untold(received_at: Micros) -> bool {
+    received_at.0 <= 0
+}
+
 fn enrich(inward: &Inward<'_>) -> Result<Vec<Made>, Unread> {
     let enriched = match inward.topic {
-        Topic::OrdersReceived => enrich::received(inward.read::<OrderReceived>()?.into_owned(), inward.reference),
+        Topic::OrdersReceived => {
+            let mut received = inward.read::<OrderReceived>()?.into_owned();
+            if untold(received.received_at) {
+                received.received_at = inward.at;
+            }
+            enrich::received(received, inward.reference)
+        }
         Topic::OrdersRevised => enrich::revised(inward.read::<OrderRevised>()?.into_owned(), inward.reference),
         other => Err(format!("enrich does not read {other}")),
     }
@@ -69,7 +83,7 @@ fn validate(inward: &Inward<'_>) -> Result<Vec<Made>, Unread> {
 mod tests {
     use kept_processors::reference::Reference;
     use kept_schemas::{
-        Codec, Headers, Micros, OrderId, OrderLine,
+        Codec, Headers, OrderId, OrderLine,
         codec::offline,
         inbound::{HoldReason, InboundKind, OrderValidated},
         inputs::{CommandReceived, PaymentReceived},
@@ -107,11 +121,13 @@ mod tests {
         }
     }
 
+    const STORED: Micros = Micros(1_795_600_900_000_000);
+
     fn record<T: Record>(codec: &Codec, value: &T) -> LogRecord {
         LogRecord {
             at: TopicPartition { topic: T::TOPIC, partition: 0 },
             offset: 7,
-            timestamp: Micros(1),
+            timestamp: STORED,
             key: None,
             value: Some(codec.encode(value).expect("it fits").bytes()),
             headers: Headers::default(),
@@ -147,6 +163,17 @@ mod tests {
         assert_eq!(validated.order.channel, "storefront");
         let reasons: Vec<HoldReason> = validated.problems.iter().map(|it| it.reason).collect();
         assert!(reasons.contains(&HoldReason::UnknownSku) && reasons.contains(&HoldReason::AddressInvalid));
+    }
+
+    #[test]
+    fn what_a_producer_did_not_date_came_in_when_the_broker_stored_it() {
+        let codec = offline();
+        let undated = Inbound { received_at: Micros(0), ..inbound(InboundKind::Order, ORDER) };
+        let mut received: OrderReceived = read(&codec, &run(NORMALISE, &codec, &undated).expect("an order"));
+        assert_eq!(received.received_at, STORED);
+        received.received_at = Micros(0);
+        let enriched: OrderEnriched = read(&codec, &run(ENRICH, &codec, &received).expect("enriched"));
+        assert_eq!(enriched.received_at, STORED);
     }
 
     #[test]
