@@ -12,7 +12,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use kept_schemas::{Headers, Micros, Topic};
@@ -29,6 +29,7 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 use rdkafka_sys as sys;
+use tokio::task::JoinHandle;
 
 use crate::log::{Ask, Change, Ended, Log, LogError, LogRecord, Outgoing, Polled, TopicFacts};
 
@@ -41,6 +42,8 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(8);
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Requests to the broker.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
+/// A batch is full at so many bytes of values, however few records they are, unless it is told otherwise.
+const BATCH_BYTES: usize = 4 << 20;
 /// Longer than a transaction can stay open.
 const STABLE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -106,8 +109,11 @@ enum Seen {
 }
 
 /// The consumer's side of callbacks; they run on the thread that polls.
+#[derive(Default)]
 struct Watch {
     seen: Mutex<Vec<Seen>>,
+    /// There is something in `seen`.
+    any: AtomicBool,
 }
 
 impl ClientContext for Watch {
@@ -179,6 +185,7 @@ impl ConsumerContext for Watch {
             if lost { Seen::Lost(partitions(list)) } else { Seen::Revoked(partitions(list)) }
         };
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+        self.any.store(true, Ordering::Release);
     }
 
     fn main_queue_min_poll_interval(&self) -> rdkafka::util::Timeout {
@@ -299,7 +306,15 @@ pub struct KafkaLog {
     positions: BTreeMap<TopicPartition, Option<i64>>,
     /// An error that came while records were being gathered.
     pending: Option<LogError>,
+    batch_bytes: usize,
+    /// The transaction that was begun and is not ended, and until when it must be; or why it cannot go on.
+    open: Option<Result<Instant, Ended>>,
+    /// A question for topic ids that is under way.
+    asked: Option<(Vec<TopicPartition>, JoinHandle<Result<Answer, LogError>>)>,
 }
+
+/// Topic ids, and of each partition start and end where they were asked for.
+type Answer = (BTreeMap<Topic, String>, Vec<(i64, i64)>);
 
 impl KafkaLog {
     /// Connects and subscribes. The producer comes with the first [`Log::renew_producer`].
@@ -316,7 +331,16 @@ impl KafkaLog {
             member: None,
             positions: BTreeMap::new(),
             pending: None,
+            batch_bytes: BATCH_BYTES,
+            open: None,
+            asked: None,
         })
+    }
+
+    /// With batches of at most so many bytes of values, or of one record.
+    pub fn with_batch_bytes(mut self, bytes: usize) -> Self {
+        self.batch_bytes = bytes;
+        self
     }
 
     fn list(&self, at: &[TopicPartition]) -> TopicPartitionList {
@@ -336,6 +360,9 @@ impl KafkaLog {
 
     /// Takes over what the callbacks saw.
     fn changes(&mut self) -> Vec<Change> {
+        if !self.consumer.context().any.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
         let seen = std::mem::take(&mut *self.consumer.context().seen.lock().unwrap_or_else(PoisonError::into_inner));
         let mut changes = Vec::with_capacity(seen.len());
         for it in seen {
@@ -362,15 +389,37 @@ impl KafkaLog {
         changes
     }
 
-    fn send(&self, to: &Transactional, outgoing: &[Outgoing], deadline: Instant) -> Result<(), String> {
+    /// Begins a transaction: until when it must have ended, or why it cannot begin.
+    fn begin(&self) -> Result<Instant, Ended> {
+        let Some(to) = &self.producer else {
+            return Err(Ended::Aborted("there is no producer yet".into()));
+        };
+        if to.ends.recycle.load(Ordering::SeqCst) {
+            return Err(Ended::Aborted("an earlier transaction's end may still be on its way".into()));
+        }
+        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
+        match to.producer.begin_transaction() {
+            Ok(()) => Ok(deadline),
+            Err(error) => Err(Ended::Aborted(format!("transaction cannot begin: {:?}", error.rdkafka_error_code()))),
+        }
+    }
+
+    fn polled(&self, changes: Vec<Change>, mut records: Vec<LogRecord>) -> Polled<Member> {
+        if !changes.is_empty() {
+            records.retain(|it| self.positions.get(&it.at).is_some_and(Option::is_some));
+        }
+        Polled { changes, records, meta: self.member.clone() }
+    }
+
+    /// Hands records to the client, in the open transaction.
+    fn hand_over(&self, to: &Transactional, outgoing: &[Outgoing], deadline: Instant) -> Result<(), String> {
         let names: BTreeMap<Topic, String> =
             outgoing.iter().map(|it| (it.topic, self.settings.name(it.topic))).collect();
         for it in outgoing {
-            let pairs = it.headers.pairs();
-            let mut headers = OwnedHeaders::new_with_capacity(pairs.len());
-            for (name, value) in &pairs {
-                headers = headers.insert(Header { key: name, value: Some(value.as_bytes()) });
-            }
+            let mut headers = OwnedHeaders::new_with_capacity(Headers::MOST);
+            it.headers.each(|name, value| {
+                headers = std::mem::take(&mut headers).insert(Header { key: name, value: Some(value) });
+            });
             let mut record = BaseRecord::to(&names[&it.topic]).key(&it.key[..]).payload(&it.value[..]).headers(headers);
             loop {
                 match to.producer.send(record) {
@@ -388,6 +437,10 @@ impl KafkaLog {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn delivered(to: &Transactional, deadline: Instant) -> Result<(), String> {
         // Waiting here until everything is delivered, by sleeping, is what makes the commit quick: the library
         // itself waits in slices of 100 ms.
         while to.producer.in_flight_count() > 0 {
@@ -410,18 +463,11 @@ impl KafkaLog {
         Ended::Aborted(why)
     }
 
-    fn run(&self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Member) -> Ended {
+    fn end(&self, deadline: Instant, offsets: &[(TopicPartition, i64)], meta: &Member) -> Ended {
         let Some(to) = &self.producer else {
-            return Ended::Aborted("there is no producer yet".into());
+            return Ended::Aborted("there is no producer any more".into());
         };
-        if to.ends.recycle.load(Ordering::SeqCst) {
-            return Ended::Aborted("an earlier transaction's end may still be on its way".into());
-        }
-        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
-        if let Err(error) = to.producer.begin_transaction() {
-            return Ended::Aborted(format!("transaction cannot begin: {:?}", error.rdkafka_error_code()));
-        }
-        if let Err(why) = self.send(to, outgoing, deadline) {
+        if let Err(why) = Self::delivered(to, deadline) {
             return Self::abort(to, why);
         }
         let mut list = TopicPartitionList::with_capacity(offsets.len());
@@ -511,7 +557,7 @@ fn subscribe(settings: &KafkaSettings) -> Result<BaseConsumer<Watch>, LogError> 
         .set("max.partition.fetch.bytes", "1048576")
         .set("queued.max.messages.kbytes", "2048")
         .set("queued.min.messages", "2000")
-        .create_with_context(Watch { seen: Mutex::new(Vec::new()) })
+        .create_with_context(Watch::default())
         .map_err(|error| LogError::Stop(format!("kafka consumer cannot be made: {error}")))?;
     let names: Vec<String> = settings.topics.iter().map(|&topic| settings.name(topic)).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -542,46 +588,48 @@ impl Log for KafkaLog {
         // The client blocks, so an idle driver would never give way to whoever wants to cancel it.
         tokio::task::yield_now().await;
         let mut records: Vec<LogRecord> = Vec::new();
+        let mut bytes = 0;
         let mut until = Instant::now() + wait;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let mut failed = None;
-            let mut taken = None;
-            match self.consumer.poll(left) {
-                None => {}
-                Some(Err(error)) => failed = Some(error),
-                Some(Ok(message)) => taken = Some(record(&self.settings, &message)),
-            }
+        let mut dry = false;
+        while records.len() < max && bytes < self.batch_bytes && !(dry && Instant::now() >= until) {
+            // What lies ready is taken at once; only then is there a wait.
+            let left = if dry { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let polled = self.consumer.poll(left).map(|it| it.map(|message| record(&self.settings, &message)));
+            dry = polled.is_none();
             let changes = self.changes();
-            if let Some(error) = failed
-                && let Some(error) = judge(&error)
-            {
-                if records.is_empty() && changes.is_empty() {
-                    return Err(error);
-                }
-                self.pending = Some(error);
-                until = Instant::now();
-            }
-            if let Some(Some(record)) = taken {
-                // What was read before the last seek, or of a partition without one, is dropped.
-                if let Some(Some(position)) = self.positions.get_mut(&record.at)
-                    && record.offset >= *position
-                {
-                    *position = record.offset + 1;
-                    if records.is_empty() {
-                        until = Instant::now() + wait;
+            match polled {
+                None => {}
+                Some(Err(error)) => {
+                    if let Some(error) = judge(&error) {
+                        if records.is_empty() && changes.is_empty() {
+                            return Err(error);
+                        }
+                        self.pending = Some(error);
+                        return Ok(self.polled(changes, records));
                     }
-                    records.push(record);
+                }
+                Some(Ok(record)) => {
+                    if let Some(record) = record
+                        // What was read before the last seek, or of a partition without one, is dropped.
+                        && let Some(Some(position)) = self.positions.get_mut(&record.at)
+                        && record.offset >= *position
+                    {
+                        *position = record.offset + 1;
+                        if records.is_empty() {
+                            // Of a backlog, what is just being fetched is worth a short wait.
+                            let left = wait.saturating_sub(age(record.timestamp)).max(wait / 10);
+                            until = Instant::now() + left;
+                        }
+                        bytes += record.value.as_ref().map_or(0, Vec::len);
+                        records.push(record);
+                    }
                 }
             }
             if !changes.is_empty() {
-                records.retain(|it| self.positions.get(&it.at).is_some_and(Option::is_some));
-                return Ok(Polled { changes, records, meta: self.member.clone() });
-            }
-            if records.len() >= max || Instant::now() >= until {
-                return Ok(Polled { changes, records, meta: self.member.clone() });
+                return Ok(self.polled(changes, records));
             }
         }
+        Ok(self.polled(Vec::new(), records))
     }
 
     fn meta_now(&mut self) -> Option<Member> {
@@ -611,44 +659,26 @@ impl Log for KafkaLog {
         }
     }
 
-    async fn topic_facts(&self, at: &[TopicPartition], ask: Ask) -> Result<Vec<TopicFacts>, LogError> {
-        let topics: BTreeSet<Topic> = at.iter().map(|it| it.topic).collect();
-        let names: Vec<(Topic, String)> = topics.into_iter().map(|topic| (topic, self.settings.name(topic))).collect();
-        let admin = Arc::clone(&self.admin);
-        let wanted: Vec<(TopicPartition, String)> = at.iter().map(|&it| (it, self.settings.name(it.topic))).collect();
-        let asked = wanted.clone();
-        let (ids, asked) = tokio::task::spawn_blocking(move || {
-            let ids = describe(&admin, &names)?;
-            let marks = match ask {
-                Ask::Beside => Vec::new(),
-                Ask::Anew => asked
-                    .iter()
-                    .map(|(at, name)| {
-                        admin.inner().fetch_watermarks(name, at.partition, REQUEST_TIMEOUT).map_err(|error| {
-                            LogError::Retry(format!(
-                                "start and end of {}/{} cannot be read: {:?}",
-                                at.topic,
-                                at.partition,
-                                error.rdkafka_error_code()
-                            ))
-                        })
-                    })
-                    .collect::<Result<Vec<_>, _>>()?,
-            };
-            Ok::<_, LogError>((ids, marks))
-        })
-        .await
-        .map_err(|_| LogError::Retry("the question for topic ids was cut off".into()))??;
-        wanted
-            .iter()
+    fn ask(&mut self, at: &[TopicPartition]) {
+        self.asked = Some((at.to_vec(), self.question(at, Ask::Beside)));
+    }
+
+    async fn topic_facts(&mut self, at: &[TopicPartition], ask: Ask) -> Result<Vec<TopicFacts>, LogError> {
+        let question = match self.asked.take() {
+            Some((asked, question)) if ask == Ask::Beside && asked == at => question,
+            _ => self.question(at, ask),
+        };
+        let (ids, asked) =
+            question.await.map_err(|_| LogError::Retry("the question for topic ids was cut off".into()))??;
+        at.iter()
             .enumerate()
-            .map(|(position, (at, name))| {
+            .map(|(position, &at)| {
                 let (start, end) = match ask {
                     Ask::Anew => asked[position],
-                    Ask::Beside => self.cached_marks(name, at.partition),
+                    Ask::Beside => self.cached_marks(&self.settings.name(at.topic), at.partition),
                 };
                 let topic_id = ids.get(&at.topic).cloned().ok_or_else(|| missing(at.topic))?;
-                Ok(TopicFacts { at: *at, topic_id, start, end })
+                Ok(TopicFacts { at, topic_id, start, end })
             })
             .collect()
     }
@@ -678,11 +708,28 @@ impl Log for KafkaLog {
         self.consumer.resume(&list).map_err(|error| failed("resume", &error))
     }
 
+    async fn send(&mut self, outgoing: &[Outgoing]) {
+        let open = self.open.take().unwrap_or_else(|| self.begin());
+        self.open = Some(open.and_then(|deadline| match &self.producer {
+            Some(to) => match self.hand_over(to, outgoing, deadline) {
+                Ok(()) => Ok(deadline),
+                Err(why) => Err(Self::abort(to, why)),
+            },
+            None => Err(Ended::Aborted("there is no producer any more".into())),
+        }));
+    }
+
     async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Member) -> Ended {
-        self.run(outgoing, offsets, meta)
+        self.send(outgoing).await;
+        match self.open.take() {
+            Some(Ok(deadline)) => self.end(deadline, offsets, meta),
+            Some(Err(ended)) => ended,
+            None => Ended::Aborted("no transaction was begun".into()),
+        }
     }
 
     async fn renew_producer(&mut self) -> Result<(), LogError> {
+        self.open = None;
         if let Some(old) = self.producer.take() {
             drop_within(old, Duration::from_secs(2));
         }
@@ -742,6 +789,27 @@ impl Log for KafkaLog {
 }
 
 impl KafkaLog {
+    /// Asks the broker on a thread of its own.
+    fn question(&self, at: &[TopicPartition], ask: Ask) -> JoinHandle<Result<Answer, LogError>> {
+        let topics: BTreeSet<Topic> = at.iter().map(|it| it.topic).collect();
+        let names: Vec<(Topic, String)> = topics.into_iter().map(|topic| (topic, self.settings.name(topic))).collect();
+        let wanted: Vec<(TopicPartition, String)> = at.iter().map(|&it| (it, self.settings.name(it.topic))).collect();
+        let admin = Arc::clone(&self.admin);
+        tokio::task::spawn_blocking(move || {
+            let ids = describe(&admin, &names)?;
+            if ask == Ask::Beside {
+                return Ok((ids, Vec::new()));
+            }
+            let marks = wanted.iter().map(|(at, name)| {
+                admin.inner().fetch_watermarks(name, at.partition, REQUEST_TIMEOUT).map_err(|error| {
+                    let (topic, partition, code) = (at.topic, at.partition, error.rdkafka_error_code());
+                    LogError::Retry(format!("start and end of {topic}/{partition} cannot be read: {code:?}"))
+                })
+            });
+            Ok((ids, marks.collect::<Result<_, _>>()?))
+        })
+    }
+
     /// Start and end as the last fetch's answer gave them.
     fn cached_marks(&self, name: &str, partition: i32) -> (i64, i64) {
         let (mut low, mut high) = (0i64, i64::MAX);
@@ -766,6 +834,12 @@ impl KafkaLog {
 
 fn missing(topic: Topic) -> LogError {
     LogError::Retry(format!("topic {topic} is not there; run `kept topics apply`"))
+}
+
+/// How long ago the broker stored a record; zero where its clock is ahead of ours.
+fn age(stored: Micros) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.saturating_sub(Duration::from_micros(u64::try_from(stored.0).unwrap_or(0)))
 }
 
 pub(crate) fn record(settings: &KafkaSettings, message: &rdkafka::message::BorrowedMessage<'_>) -> Option<LogRecord> {
@@ -898,10 +972,10 @@ impl crate::timers::Outbox for KafkaOutbox {
         let mut waiting = Vec::with_capacity(outgoing.len());
         for it in &outgoing {
             let name = self.settings.name(it.topic);
-            let mut headers = OwnedHeaders::new();
-            for (name, value) in it.headers.pairs() {
-                headers = headers.insert(Header { key: name, value: Some(value.as_bytes()) });
-            }
+            let mut headers = OwnedHeaders::new_with_capacity(Headers::MOST);
+            it.headers.each(|name, value| {
+                headers = std::mem::take(&mut headers).insert(Header { key: name, value: Some(value) });
+            });
             let mut record =
                 rdkafka::producer::FutureRecord::to(&name).key(&it.key[..]).payload(&it.value[..]).headers(headers);
             loop {

@@ -37,6 +37,9 @@ use crate::{
 /// A record that ended the process is parked when it is met for this many unclean starts.
 pub const MAX_ATTEMPTS: i32 = 3;
 
+/// A batch of this step is full at so many bytes of values: what is decided of them is many times as much.
+pub const BATCH_BYTES: usize = 1 << 20;
+
 /// An idle step looks at its topics' ids after this many empty polls.
 pub(crate) const IDLE_POLLS: u32 = 20;
 
@@ -57,6 +60,8 @@ pub struct StepSettings {
     pub max_records: usize,
     /// How long a batch is gathered.
     pub window: Duration,
+    /// Records that a step without memory hands over at a time, while it decides the next ones.
+    pub hand_over: usize,
     /// About how many journal rows are emitted again in one transaction.
     pub chunk: usize,
     /// Records worked on alone after an unclean start; batches then grow from this size.
@@ -72,6 +77,7 @@ impl StepSettings {
             step: step.to_owned(),
             max_records: 2_000,
             window: Duration::from_millis(100),
+            hand_over: 64,
             chunk: 5_000,
             careful: 200,
             retry: Duration::from_millis(500),
@@ -88,6 +94,8 @@ pub enum Broken {
     MetadataAtCommit,
     DedupeByPositionOnly,
     ProducerKept,
+    /// What was sent for a batch that was given up goes along with the next one.
+    TransactionKept,
 }
 
 impl Broken {
@@ -99,6 +107,7 @@ impl Broken {
         Self::MetadataAtCommit,
         Self::DedupeByPositionOnly,
         Self::ProducerKept,
+        Self::TransactionKept,
     ];
 }
 
@@ -558,7 +567,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         if self.broken == Some(Broken::NoReEmission) {
             rows.clear();
         }
-        let outgoing: Vec<Outgoing> = rows.iter().map(Outgoing::from).collect();
+        let outgoing: Vec<Outgoing> = rows.into_iter().map(Outgoing::from).collect();
         add(&self.counters.re_emissions, outgoing.len());
         self.transact(&outgoing, &offsets).await?;
         for (at, upto) in offsets {
@@ -718,7 +727,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                     add(&self.counters.batches, 1);
                     add(&self.counters.records, slice.len());
                     self.counters.spreads.batch.note(slice.len() as u64);
-                    self.counters.count_sent(&decided.rows);
+                    decided.rows.iter().for_each(|it| self.counters.count_sent(it.topic, 1));
                     rows.extend(decided.rows);
                     for it in decided.moves {
                         if let Some(part) = self.state.parts.get_mut(&it.at) {
@@ -808,8 +817,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         };
         let facts = facts.map_err(Trouble::from)?;
         check_beside(&facts, &state.parts)?;
-        let outgoing = folded.written.events.iter().map(|(_, row)| Outgoing::from(row)).collect();
-        txn.write(folded.written).await?;
+        txn.write(&folded.written).await?;
         txn.commit().await?;
         time(&counters.spreads.store, began);
         folded.tally.count(counters);
@@ -820,7 +828,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let next = |at| moves.iter().find(|it| it.at == at).map(|it| it.to_offset);
         counters.gauges.behind(&facts, next);
         counters.done(slice.iter().map(|it| it.record.timestamp));
-        Ok(Tried::Done(Decided { rows: outgoing, moves }))
+        let rows = folded.written.events.into_iter().map(|(_, row)| Outgoing::from(row)).collect();
+        Ok(Tried::Done(Decided { rows, moves }))
     }
 
     /// Each partition's compare-and-set for this slice.

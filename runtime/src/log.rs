@@ -45,9 +45,9 @@ impl Outgoing {
     }
 }
 
-impl From<&JournalRow> for Outgoing {
-    fn from(row: &JournalRow) -> Self {
-        Self::new(row.topic, &row.key, &row.wire, row.headers.clone())
+impl From<JournalRow> for Outgoing {
+    fn from(row: JournalRow) -> Self {
+        Self { topic: row.topic, key: row.key.into_bytes(), value: row.wire.into_bytes(), headers: row.headers }
     }
 }
 
@@ -129,8 +129,8 @@ pub trait Log {
     /// Who we are in the group, as of one assignment.
     type Meta: Clone;
 
-    /// Up to `max` records, waiting up to `wait` for the first and gathering up to `wait` after it. Returns at once
-    /// when membership changed, with no record of partitions that are not ours any more.
+    /// Up to `max` records, and a few MiB at most: waits up to `wait` for the first, and gathers until that one is as
+    /// old. Returns at once when membership changed, with no record of partitions that are not ours any more.
     async fn poll(&mut self, max: usize, wait: Duration) -> Result<Polled<Self::Meta>, LogError>;
 
     /// Who we are in the group at this instant. Never to be used for a commit: a paused owner would commit a stale
@@ -140,13 +140,20 @@ pub trait Log {
     /// The group's own committed offset, once no transaction over it is open. `None`: there is none.
     async fn group_offset(&mut self, at: TopicPartition) -> Result<Option<i64>, LogError>;
 
+    /// Asks already now what [`Log::topic_facts`] is going to be asked of these partitions with [`Ask::Beside`].
+    fn ask(&mut self, at: &[TopicPartition]);
+
     /// Id, start and end of each partition, in the order asked for.
-    async fn topic_facts(&self, at: &[TopicPartition], ask: Ask) -> Result<Vec<TopicFacts>, LogError>;
+    async fn topic_facts(&mut self, at: &[TopicPartition], ask: Ask) -> Result<Vec<TopicFacts>, LogError>;
 
     /// Reads on from `offset`; records read before are dropped.
     async fn seek(&mut self, at: TopicPartition, offset: i64) -> Result<(), LogError>;
 
-    /// One Kafka transaction: these records and these offsets of ours, or nothing.
+    /// The first records of our next transaction; they are on their way while the caller goes on. What goes wrong is
+    /// told by [`Log::transact`]. A caller that gives up before that needs a new producer.
+    async fn send(&mut self, outgoing: &[Outgoing]);
+
+    /// One Kafka transaction: these records after those that were sent already, and these offsets of ours; or nothing.
     async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Self::Meta) -> Ended;
 
     /// A new producer under the same transactional id: whatever the old one left is finished or aborted, and

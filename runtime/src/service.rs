@@ -30,11 +30,11 @@ use crate::{
     config::Config,
     kafka::KafkaLog,
     leases::{Keeper, Slot},
-    ledger_step::{LedgerStep, StepSettings, Stopped},
+    ledger_step::{self, LedgerStep, StepSettings, Stopped},
     log::LogError,
     ops, rechecks, reference,
     registry::Registry,
-    sink_step::SinkStep,
+    sink_step::{self, SinkStep},
     stateless::{Stateless, StatelessStep},
     threads::run_on_own_thread,
     timers,
@@ -489,7 +489,8 @@ async fn work_in<R: Rules + Clone>(
             let Some(ledger) = connect(&name, stop, || PgLedger::connect(url, &prefix, LEDGER)).await? else {
                 return Ok(());
             };
-            let (log, rules) = (log(LEDGER, Topic::LEDGER_INPUTS)?, context.decisions.rules.clone());
+            let log = log(LEDGER, Topic::LEDGER_INPUTS)?.with_batch_bytes(ledger_step::BATCH_BYTES);
+            let (log, rules) = (log, context.decisions.rules.clone());
             let source = board.reference.source();
             let mut driver = LedgerStep::new(log, ledger, rules, registry.clone(), source, settings);
             driver.counters = Arc::clone(&worker.counters);
@@ -501,7 +502,8 @@ async fn work_in<R: Rules + Clone>(
             let Some(sink) = connect(&name, stop, || PgSink::connect(config.read_url(), &prefix)).await? else {
                 return Ok(());
             };
-            let mut driver = SinkStep::new(log(READ, &read_topics())?, sink, registry.clone(), settings);
+            let log = log(READ, &read_topics())?.with_batch_bytes(sink_step::BATCH_BYTES);
+            let mut driver = SinkStep::new(log, sink, registry.clone(), settings);
             driver.counters = Arc::clone(&worker.counters);
             driver.stop = Arc::clone(stop);
             worker.enter(Phase::Running);

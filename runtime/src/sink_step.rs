@@ -22,6 +22,9 @@ use crate::{
     schemas::Schemas,
 };
 
+/// A batch of this step is full at so many bytes of values.
+pub const BATCH_BYTES: usize = 2 << 20;
+
 #[derive(Debug, Clone, Default)]
 struct Part {
     ready: bool,

@@ -152,6 +152,8 @@ struct State<M> {
     need_positions: bool,
     need_rejoin: bool,
     had_producer: bool,
+    /// A transaction was begun whose end is not known.
+    sending: bool,
     batch: usize,
     /// Empty polls in a row.
     idle: u32,
@@ -190,6 +192,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 need_positions: false,
                 need_rejoin: false,
                 had_producer: false,
+                sending: false,
                 batch,
                 idle: 0,
                 tried: BTreeMap::new(),
@@ -229,6 +232,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     async fn settle(&mut self, trouble: Trouble) -> Result<(), Stopped> {
         let state = &mut self.state;
         state.need_positions = true;
+        let given_up = std::mem::take(&mut state.sending);
+        state.need_producer |= given_up && self.broken != Some(Broken::TransactionKept);
         match trouble {
             Trouble::Stop(reason) => {
                 tracing::error!(step = self.settings.step, reason, "step stopped");
@@ -424,59 +429,66 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let offsets: Vec<(TopicPartition, i64)> = ends.into_iter().collect();
         let asked: Vec<TopicPartition> = offsets.iter().map(|(at, _)| *at).collect();
         let began = Instant::now();
+        // The question for the topic's id goes beside the work; its answer is awaited before the commit.
+        self.log.ask(&asked);
         let reference = (self.reference)();
-        let Self { log, schemas, steps, group, settings, counters, .. } = self;
-        let decide = async {
-            let mut outgoing = Vec::with_capacity(records.len() * steps.len());
-            let mut codec = schemas.codec();
-            for record in &records {
-                if record.headers.fused_by.as_deref() == Some(group.as_str()) {
-                    add(&counters.fused_skips, 1);
-                    continue;
-                }
-                let before = outgoing.len();
-                loop {
-                    let given = Given { steps, group, step: &settings.step, reference: &reference, codec: &codec };
-                    match given.whole(record, fault.as_deref(), counters, &mut outgoing) {
-                        Ok(()) => break,
-                        Err(Unread::Poison(why)) => return Err(Trouble::Stop(why)),
-                        Err(Unread::UnknownSchema(id)) => {
-                            outgoing.truncate(before);
-                            match schemas.ensure(id).await {
-                                Ok(true) => codec = schemas.codec(),
-                                Ok(false) => {
-                                    let why = format!("schema id {id} is not in the registry");
-                                    add(&counters.dead_letters, 1);
-                                    outgoing.push(dead(&codec, &settings.step, record, &why).map_err(Trouble::Stop)?);
-                                    break;
-                                }
-                                Err(error) => return Err(Trouble::Retry(error.to_string())),
+        let mut codec = self.schemas.codec();
+        let mut sent = Sent::default();
+        let mut outgoing = Vec::with_capacity(self.settings.hand_over + self.steps.len());
+        for record in &records {
+            if record.headers.fused_by.as_deref() == Some(self.group.as_str()) {
+                add(&self.counters.fused_skips, 1);
+                continue;
+            }
+            let before = outgoing.len();
+            loop {
+                let Self { steps, group, settings, counters, .. } = &*self;
+                let given = Given { steps, group, step: &settings.step, reference: &reference, codec: &codec };
+                match given.whole(record, fault.as_deref(), counters, &mut outgoing) {
+                    Ok(()) => break,
+                    Err(Unread::Poison(why)) => return Err(Trouble::Stop(why)),
+                    Err(Unread::UnknownSchema(id)) => {
+                        outgoing.truncate(before);
+                        match self.schemas.ensure(id).await {
+                            Ok(true) => codec = self.schemas.codec(),
+                            Ok(false) => {
+                                let why = format!("schema id {id} is not in the registry");
+                                add(&self.counters.dead_letters, 1);
+                                outgoing.push(dead(&codec, &self.settings.step, record, &why).map_err(Trouble::Stop)?);
+                                break;
                             }
+                            Err(error) => return Err(Trouble::Retry(error.to_string())),
                         }
                     }
                 }
             }
-            Ok(outgoing)
-        };
-        // The question for the topic's id goes beside the work; its answer is awaited before the commit.
-        let (facts, outgoing) = tokio::join!(log.topic_facts(&asked, Ask::Beside), decide);
-        let outgoing = outgoing?;
+            if outgoing.len() >= self.settings.hand_over && self.broken != Some(Broken::OffsetsBeforeOutput) {
+                // Until this transaction's end is known, our producer must not begin another.
+                self.state.sending = true;
+                self.log.send(&outgoing).await;
+                sent.note(&outgoing);
+                outgoing.clear();
+            }
+        }
         time(&self.counters.spreads.decide, began);
-        let facts = facts?;
+        let facts = self.log.topic_facts(&asked, Ask::Beside).await?;
         self.check(&facts)?;
         self.transact(&outgoing, &offsets).await?;
+        self.state.sending = false;
+        sent.note(&outgoing);
         let next = |at| offsets.iter().find(|it| it.0 == at).map(|it| it.1);
         self.counters.gauges.behind(&facts, next);
         self.counters.done(records.iter().map(|it| it.timestamp));
         add(&self.counters.batches, 1);
         add(&self.counters.records, records.len());
-        add(&self.counters.events, outgoing.len());
         self.counters.spreads.batch.note(records.len() as u64);
-        self.counters.count_sent(&outgoing);
-        for it in outgoing.iter().filter(|it| it.topic == Topic::DeadLetters) {
-            let place =
-                it.headers.cause.as_ref().map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}"));
-            let traceparent = it.headers.traceparent.as_deref();
+        for (&topic, &count) in &sent.counts {
+            add(&self.counters.events, count);
+            self.counters.count_sent(topic, count);
+        }
+        for headers in sent.dead {
+            let place = headers.cause.map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}"));
+            let traceparent = headers.traceparent;
             tracing::error!(step = self.settings.step, record = place, traceparent, "record is a dead letter now");
         }
         for (at, next) in offsets {
@@ -540,6 +552,25 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             Ended::Fatal(why) => return Err(Trouble::Stop(why)),
         }
         Ok(())
+    }
+}
+
+/// What a batch sent, told once it is committed.
+#[derive(Default)]
+struct Sent {
+    counts: BTreeMap<Topic, usize>,
+    /// Of dead letters.
+    dead: Vec<Headers>,
+}
+
+impl Sent {
+    fn note(&mut self, outgoing: &[Outgoing]) {
+        for it in outgoing {
+            *self.counts.entry(it.topic).or_default() += 1;
+            if it.topic == Topic::DeadLetters {
+                self.dead.push(it.headers.clone());
+            }
+        }
     }
 }
 
@@ -668,5 +699,5 @@ fn dead(codec: &Codec, step: &str, record: &LogRecord, why: &str) -> Result<Outg
         offset: record.offset,
         traceparent: record.headers.traceparent.clone(),
     };
-    dead_letters::row(codec, step, record, &cause, why, record.timestamp).map(|row| Outgoing::from(&row))
+    dead_letters::row(codec, step, record, &cause, why, record.timestamp).map(Outgoing::from)
 }

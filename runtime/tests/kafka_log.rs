@@ -142,7 +142,7 @@ async fn records_and_offsets_are_committed_together() {
 async fn a_topic_made_anew_has_another_id() {
     let broker = Broker::there("anew");
     broker.create(&[IN], 1).await;
-    let log = broker.log("g", "s1", &[IN]);
+    let mut log = broker.log("g", "s1", &[IN]);
     let at = TopicPartition { topic: IN, partition: 0 };
     let before = log.topic_facts(&[at], Ask::Beside).await.expect("facts");
     broker.delete(IN).await;
@@ -210,6 +210,27 @@ async fn the_older_producer_of_a_slot_is_fenced_and_the_newer_goes_on() {
     two.seek(theirs[0], 0).await.expect("seeks");
     let values: Vec<_> = read(&mut two, 2).await.into_iter().filter_map(|it| it.value).collect();
     assert_eq!(values, vec![b"1".to_vec(), b"3".to_vec()]);
+}
+
+#[tokio::test]
+async fn what_was_sent_ahead_is_seen_with_its_transaction_and_never_without() {
+    let broker = Broker::there("ahead");
+    broker.create(&[IN, OUT], 1).await;
+    let mut log = broker.log("g", "s", &[IN]);
+    log.renew_producer().await.expect("a producer");
+    let (ours, meta) = assigned(&mut log).await;
+    log.send(&[outgoing(OUT, "k", "given up")]).await;
+    log.renew_producer().await.expect("a producer");
+    for value in ["1", "2"] {
+        log.send(&[outgoing(OUT, "k", value)]).await;
+    }
+    assert_eq!(log.transact(&[outgoing(OUT, "k", "3")], &[(ours[0], 7)], &meta).await, Ended::Committed);
+    assert_eq!(log.group_offset(ours[0]).await, Ok(Some(7)));
+    let mut reader = broker.log("reader", "r", &[OUT]);
+    let (theirs, _) = assigned(&mut reader).await;
+    reader.seek(theirs[0], 0).await.expect("seeks");
+    let values: Vec<_> = read(&mut reader, 3).await.into_iter().filter_map(|it| it.value).collect();
+    assert_eq!(values, [b"1", b"2", b"3"].map(|it| it.to_vec()));
 }
 
 #[tokio::test]

@@ -54,6 +54,13 @@ impl Wire {
         bytes
     }
 
+    /// The same, of a value that is not needed in its parts any more.
+    pub fn into_bytes(self) -> Vec<u8> {
+        let mut bytes = self.body;
+        bytes.extend_from_slice(&self.party);
+        bytes
+    }
+
     /// Bytes on the wire.
     pub fn len(&self) -> usize {
         self.body.len() + self.party.len()

@@ -29,22 +29,36 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Name and value of each header that is set, in a fixed order.
-    pub fn pairs(&self) -> Vec<(&'static str, String)> {
-        let mut pairs = Vec::with_capacity(8);
-        let mut put = |name, value: Option<String>| {
-            if let Some(value) = value {
-                pairs.push((name, value));
+    /// As many as there can be.
+    pub const MOST: usize = 8;
+
+    /// Gives name and value of each header that is set, in a fixed order.
+    pub fn each(&self, mut give: impl FnMut(&'static str, &[u8])) {
+        let mut id = |name, id: Option<EventId>| {
+            if let Some(EventId(id)) = id {
+                give(name, id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
             }
         };
-        put(EVENT_ID, self.event_id.map(|id| id.to_string()));
-        put(CAUSE_ID, self.cause_id.map(|id| id.to_string()));
-        put(TRACEPARENT, self.traceparent.clone());
-        put(SUBJECT, self.subject.clone());
-        put(STEP, self.step.clone());
-        put(CAUSE, self.cause.as_ref().map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}")));
-        put(INDEX, self.index.map(|index| index.to_string()));
-        put(FUSED_BY, self.fused_by.clone());
+        id(EVENT_ID, self.event_id);
+        id(CAUSE_ID, self.cause_id);
+        let mut text = |name, text: Option<&str>| {
+            if let Some(text) = text {
+                give(name, text.as_bytes());
+            }
+        };
+        text(TRACEPARENT, self.traceparent.as_deref());
+        text(SUBJECT, self.subject.as_deref());
+        text(STEP, self.step.as_deref());
+        let cause = self.cause.as_ref().map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}"));
+        text(CAUSE, cause.as_deref());
+        text(INDEX, self.index.map(|index| index.to_string()).as_deref());
+        text(FUSED_BY, self.fused_by.as_deref());
+    }
+
+    /// Name and value of each header that is set, in a fixed order.
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = Vec::with_capacity(Self::MOST);
+        self.each(|name, value| pairs.push((name, String::from_utf8_lossy(value).into_owned())));
         pairs
     }
 
@@ -100,9 +114,7 @@ mod tests {
             fused_by: Some("x".into()),
         };
         let mut read = Headers::default();
-        for (name, value) in headers.pairs() {
-            read.take(name, value.as_bytes());
-        }
+        headers.each(|name, value| read.take(name, value));
         assert_eq!(read, headers);
     }
 }

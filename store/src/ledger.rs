@@ -394,9 +394,9 @@ impl LedgerTxn for PgTxn<'_> {
         Ok(found)
     }
 
-    async fn write(&mut self, written: Written) -> Result<(), LedgerError> {
+    async fn write(&mut self, written: &Written) -> Result<(), LedgerError> {
         let failed = std::mem::replace(&mut self.failed, true);
-        self.write_all(&written).await?;
+        self.write_all(written).await?;
         self.failed = failed;
         Ok(())
     }

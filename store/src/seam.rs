@@ -136,7 +136,7 @@ pub trait LedgerTxn {
     async fn lock(&mut self, keys: &Keys, skus: &mut dyn FnMut(&Facts) -> Vec<Sku>) -> Result<Locked, LedgerError>;
 
     /// Writes facts, journal, causes, timers and parked records. Journal ids are taken here, after the locks.
-    async fn write(&mut self, written: Written) -> Result<(), LedgerError>;
+    async fn write(&mut self, written: &Written) -> Result<(), LedgerError>;
 
     /// Commits. `Lost`: it may or may not have happened.
     async fn commit(self) -> Result<(), LedgerError>;

@@ -194,6 +194,14 @@ pub async fn requested(client: &Client) -> Result<i64, StoreError> {
     Ok(client.query_one("SELECT count(*) FROM order_rows WHERE fulfilments > 0", &[]).await?.get(0))
 }
 
+/// How many stock rows the read model shows.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn stock_rows(client: &Client) -> Result<i64, StoreError> {
+    Ok(client.query_one("SELECT count(*) FROM stock", &[]).await?.get(0))
+}
+
 /// When each order was accepted at the HTTP door. `client`: a session on the ledger's schema.
 ///
 /// # Errors

@@ -95,7 +95,7 @@ async fn one_batch(
     assert!(txn.advance(&[step(epoch, offset, offset + 1)]).await?, "the partition is ours and stands there");
     let mut locked = lock(&mut txn, orders, skus).await;
     let events = change(&mut locked);
-    txn.write(Written { facts: locked.facts, events, ..Written::default() }).await?;
+    txn.write(&Written { facts: locked.facts, events, ..Written::default() }).await?;
     txn.commit().await
 }
 
@@ -233,7 +233,7 @@ async fn orders_contents_stock_and_causes_read_back_as_they_were_written() {
         acted: vec![(Some(order), first.event_id), (None, first.event_id)],
         parked: vec![],
     };
-    txn.write(written).await.expect("writes");
+    txn.write(&written).await.expect("writes");
     txn.commit().await.expect("commits");
 
     let mut txn = ledger.begin().await.expect("a transaction");
@@ -408,7 +408,7 @@ async fn a_transaction_in_which_something_failed_cannot_be_committed() {
     let mut locked = lock(&mut txn, &[], &["A"]).await;
     locked.facts.claims.insert("A".into(), -1);
     assert!(matches!(
-        txn.write(Written { facts: locked.facts, ..Written::default() }).await,
+        txn.write(&Written { facts: locked.facts, ..Written::default() }).await,
         Err(LedgerError::Refused(_))
     ));
     assert!(matches!(txn.commit().await, Err(LedgerError::Refused(_))));
@@ -475,7 +475,7 @@ async fn a_parked_order_is_known_as_parked_and_tries_are_counted() {
         reason: reason.map(str::to_owned),
     };
     let parked = vec![parked(Some("a panic"), 0), parked(None, 1)];
-    txn.write(Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
+    txn.write(&Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
     let mut txn = ledger.begin().await.expect("a transaction");
     assert_eq!(lock(&mut txn, &[id(1), id(2)], &[]).await.parked, [id(1)].into());
@@ -518,7 +518,7 @@ async fn two_workers_on_the_same_orders_take_turns() {
                 order.seq += 1;
             }
             *locked.facts.claims.get_mut("A").expect("locked") += 1;
-            txn.write(Written { facts: locked.facts, ..Written::default() }).await.expect("no deadlock");
+            txn.write(&Written { facts: locked.facts, ..Written::default() }).await.expect("no deadlock");
             txn.commit().await.expect("commits");
         }
     };
@@ -560,7 +560,7 @@ async fn due_timers_come_oldest_first_but_not_those_of_parked_orders() {
         state.timers = vec![timer("now", due_at), timer("later", Micros(i64::MAX))];
     }
     let parked = Parked { order_id: id(3), cause: cause(0), key: vec![], payload: vec![], reason: Some("x".into()) };
-    txn.write(Written { facts: locked.facts, parked: vec![parked], ..Written::default() }).await.expect("writes");
+    txn.write(&Written { facts: locked.facts, parked: vec![parked], ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
 
     let mut timers = PgTimers::connect(&on.url, &on.prefix).await.expect("timers");
@@ -590,7 +590,7 @@ async fn a_parked_order_is_let_go_in_two_steps() {
         reason: reason.map(str::to_owned),
     };
     let parked = vec![record(4, Some("a panic")), record(5, None)];
-    txn.write(Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
+    txn.write(&Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
 
     let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");

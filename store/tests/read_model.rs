@@ -583,7 +583,7 @@ async fn write_journal(on: &Deployment, events: Vec<LedgerEvent>) {
             (Some(event), row)
         })
         .collect();
-    txn.write(Written { facts: locked.facts, events, ..Written::default() }).await.expect("writes");
+    txn.write(&Written { facts: locked.facts, events, ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
 }
 

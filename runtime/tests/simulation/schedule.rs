@@ -250,6 +250,7 @@ impl Schedule {
         let mut settings = StepSettings::new("ledger");
         settings.max_records = self.rng.random_range(1..12);
         settings.window = Duration::from_millis(self.rng.random_range(10..200));
+        settings.hand_over = self.rng.random_range(1..6);
         settings.chunk = self.rng.random_range(1..10);
         settings.careful = self.rng.random_range(1..5);
         let schemas = Fixed(Arc::clone(&self.codec));

@@ -396,20 +396,20 @@ impl LedgerTxn for ModelTxn {
         Ok(locked)
     }
 
-    async fn write(&mut self, mut written: Written) -> Result<(), LedgerError> {
+    async fn write(&mut self, written: &Written) -> Result<(), LedgerError> {
         trip(&self.world, self.session).await?;
         if written.facts.orders.values().any(|it| it.account == REFUSE) {
             return Err(LedgerError::Refused("value out of range".into()));
         }
         let mut it = self.world.borrow_mut();
-        for (_, row) in &mut written.events {
+        let mut numbered = |row: &JournalRow| {
             it.store.next_journal += 1;
-            row.journal_id = it.store.next_journal;
-        }
-        self.staged.facts = written.facts;
-        self.staged.rows = written.events.into_iter().map(|(_, row)| row).collect();
-        self.staged.acted = written.acted;
-        self.staged.parked = written.parked;
+            JournalRow { journal_id: it.store.next_journal, ..row.clone() }
+        };
+        self.staged.rows = written.events.iter().map(|(_, row)| numbered(row)).collect();
+        self.staged.facts = written.facts.clone();
+        self.staged.acted = written.acted.clone();
+        self.staged.parked = written.parked.clone();
         Ok(())
     }
 

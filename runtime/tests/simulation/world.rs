@@ -593,6 +593,8 @@ pub struct ModelLog {
     id: String,
     group: String,
     epoch: i32,
+    /// The transaction that was begun by `send`, or why it cannot go on.
+    open: Option<Result<(), Ended>>,
 }
 
 impl ModelLog {
@@ -614,7 +616,7 @@ impl ModelLog {
                 meta: None,
             },
         );
-        Self { world: Rc::clone(world), client, id: id.to_owned(), group: group.to_owned(), epoch: -1 }
+        Self { world: Rc::clone(world), client, id: id.to_owned(), group: group.to_owned(), epoch: -1, open: None }
     }
 
     /// Ends the transaction as the client library does: repeats what timed out.
@@ -719,8 +721,18 @@ impl Log for ModelLog {
         }
     }
 
-    async fn topic_facts(&self, at: &[TopicPartition], _: Ask) -> Result<Vec<TopicFacts>, LogError> {
+    fn ask(&mut self, _: &[TopicPartition]) {}
+
+    async fn topic_facts(&mut self, at: &[TopicPartition], _: Ask) -> Result<Vec<TopicFacts>, LogError> {
         hop(&self.world).await;
+        let unanswered = {
+            let mut it = self.world.borrow_mut();
+            let network = it.nasty.network;
+            it.chance(network)
+        };
+        if unanswered {
+            return Err(LogError::Retry("the question for topics was not answered".into()));
+        }
         let facts = {
             let it = self.world.borrow();
             at.iter()
@@ -741,19 +753,31 @@ impl Log for ModelLog {
         Ok(())
     }
 
+    async fn send(&mut self, outgoing: &[Outgoing]) {
+        if matches!(self.open, None | Some(Ok(()))) {
+            self.open = Some(self.produce(outgoing).await);
+        }
+    }
+
     async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Meta) -> Ended {
         self.world.borrow().say(|| {
             let to: Vec<String> =
                 offsets.iter().map(|(at, to)| format!("{}/{} to {to}", at.topic, at.partition)).collect();
             format!("{} epoch {} sends {} records, {to:?} as {meta:?}", self.id, self.epoch, outgoing.len())
         });
-        let ended = self.send(outgoing, offsets, meta).await;
+        let begun = self.open.is_some();
+        self.send(outgoing).await;
+        let ended = match self.open.take() {
+            Some(Err(ended)) => ended,
+            _ => self.finish(begun || !outgoing.is_empty(), offsets, meta).await,
+        };
         self.world.borrow().say(|| format!("{} epoch {}: {ended:?}", self.id, self.epoch));
         ended
     }
 
     async fn renew_producer(&mut self) -> Result<(), LogError> {
         hop(&self.world).await;
+        self.open = None;
         self.epoch = self.world.borrow_mut().init(&self.id);
         hop(&self.world).await;
         Ok(())
@@ -776,7 +800,8 @@ impl Log for ModelLog {
 }
 
 impl ModelLog {
-    async fn send(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Meta) -> Ended {
+    /// Hands records over, in the open transaction or a new one.
+    async fn produce(&mut self, outgoing: &[Outgoing]) -> Result<(), Ended> {
         hop(&self.world).await;
         for record in outgoing {
             let (fails, joins_late, delay) = {
@@ -792,16 +817,20 @@ impl ModelLog {
                     let at = it.now + delay;
                     it.late.push((at, late));
                 }
-                return self.abort(Ended::Aborted("a record was not delivered".into())).await;
+                return Err(self.abort(Ended::Aborted("a record was not delivered".into())).await);
             }
             let done = self.world.borrow_mut().produce(&self.id, self.epoch, record.clone());
             if !done {
-                return Ended::Fenced("epoch".into());
+                return Err(Ended::Fenced("epoch".into()));
             }
             if self.world.borrow_mut().rng.random_bool(0.3) {
                 hop(&self.world).await;
             }
         }
+        Ok(())
+    }
+
+    async fn finish(&mut self, begun: bool, offsets: &[(TopicPartition, i64)], meta: &Meta) -> Ended {
         hop(&self.world).await;
         if !offsets.is_empty() {
             let accepted = self.world.borrow().accepts(&self.group, meta);
@@ -815,7 +844,7 @@ impl ModelLog {
             for (at, offset) in offsets {
                 it.txns[txn].offsets.push((self.group.clone(), *at, *offset));
             }
-        } else if outgoing.is_empty() {
+        } else if !begun {
             return Ended::Committed;
         }
         self.end(true).await
