@@ -8,10 +8,10 @@ use kept_benches::{copy_rows, report::Row, topics};
 use kept_processors::reference::Reference;
 use kept_runtime::{
     kafka::{KafkaLog, KafkaSettings},
-    ledger_step::{LedgerStep, Stopped},
+    ledger_step::{self, LedgerStep, Stopped},
     rules::Shipped,
     schemas::Fixed,
-    sink_step::SinkStep,
+    sink_step::{self, SinkStep},
     threads::run_on_own_thread,
 };
 use kept_schemas::{
@@ -125,7 +125,7 @@ fn decide(plan: &Plan, handle: &Handle, goods: Goods, lines: usize, tag: &str) -
         (sku.clone(), codec.encode(&count).expect("a count fits").bytes())
     });
     topics::fill(&plan.brokers, &plan.name(Topic::StockCounted), stock)?;
-    drive_ledger(&plan, handle, &codec)?.seconds_for(skus.len())?;
+    drive_ledger(&plan, handle, &codec)?.wait_for(skus.len())?;
     let records = (0..plan.orders).map(|number| {
         let order = orders::validated(orders::enriched(number, lines, goods));
         (order.order.order_id.to_string(), codec.encode(&order).expect("an order of the bench fits").bytes())
@@ -161,6 +161,7 @@ fn drive_ledger(plan: &Plan, handle: &Handle, codec: &Arc<Codec>) -> Result<Driv
         let prefix = Prefix::new(&plan.prefix).map_err(stopped)?;
         let ledger = PgLedger::connect(&plan.postgres, &prefix, "ledger").await.map_err(stopped)?;
         let log = KafkaLog::new(kafka(&plan, "ledger", Topic::LEDGER_INPUTS)).map_err(stopped)?;
+        let log = log.with_batch_bytes(ledger_step::BATCH_BYTES);
         let reference = Arc::new(reference());
         let mut driver = LedgerStep::new(
             log,
@@ -186,6 +187,7 @@ fn drive_sink(decided: &Decided, handle: &Handle) -> Result<f64> {
         let prefix = Prefix::new(&plan.prefix).map_err(stopped)?;
         let sink = PgSink::connect(&plan.postgres, &prefix).await.map_err(stopped)?;
         let log = KafkaLog::new(kafka(&plan, "read", &kept_runtime::service::read_topics())).map_err(stopped)?;
+        let log = log.with_batch_bytes(sink_step::BATCH_BYTES);
         let mut driver = SinkStep::new(log, sink, Fixed(Arc::new(offline())), plan.settings("read"));
         driver.counters = their_counters;
         driver.stop = their_stop;

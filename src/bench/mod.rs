@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use kept_benches::{report::Row, topics};
 use kept_runtime::{
     config::Config,
@@ -98,33 +98,50 @@ pub struct Driven {
 }
 
 impl Driven {
-    /// Waits until it has worked on `records`; seconds from when its partitions were ready.
-    pub fn seconds_for(mut self, records: usize) -> Result<f64> {
+    /// Waits until it has worked on `records`.
+    pub fn wait_for(self, records: usize) -> Result<()> {
+        self.paced(records).map(|_| ())
+    }
+
+    /// Waits until it has worked on `records`. Gives the seconds so many take at the pace it has from its first batch
+    /// on; joining a group and the first fetch are left out, as they are of a baseline.
+    pub fn seconds_for(self, records: usize) -> Result<f64> {
+        let (seconds, paced) = self.paced(records)?;
+        if paced == 0 {
+            bail!("{records} records are less than two batches: too few to measure; give more --orders");
+        }
+        Ok(seconds * records as f64 / paced as f64)
+    }
+
+    /// Seconds from the end of its first batch on, and how many records came after that one.
+    fn paced(mut self, records: usize) -> Result<(f64, u64)> {
         let give_up = Instant::now() + Duration::from_secs(300);
-        let mut ready: Option<Instant> = None;
+        let mut first: Option<(Instant, u64)> = None;
         let records = records as u64;
-        loop {
+        let (since, before) = loop {
             if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
                 let ended = self.thread.take().expect("it is there").join();
                 bail!("the step ended early: {:?}", ended.map_err(|_| "it panicked"));
             }
-            if ready.is_none() && self.counters.gauges.ready.load(Relaxed) > 0 {
-                ready = Some(Instant::now());
+            let done = self.counters.records.load(Relaxed);
+            if first.is_none() && done > 0 {
+                first = Some((Instant::now(), done));
             }
-            if self.counters.records.load(Relaxed) >= records {
-                break;
+            match first {
+                Some((since, before)) if done >= records => break (since, before),
+                _ => {}
             }
             if Instant::now() > give_up {
-                bail!("the step did {} of {records} records in 300 s", self.counters.records.load(Relaxed));
+                bail!("the step did {done} of {records} records in 300 s");
             }
             std::thread::sleep(Duration::from_micros(500));
-        }
-        let seconds = ready.context("it was never ready")?.elapsed().as_secs_f64();
+        };
+        let seconds = since.elapsed().as_secs_f64();
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().map_err(|_| anyhow::anyhow!("the step panicked"))??;
         }
-        Ok(seconds)
+        Ok((seconds, records.saturating_sub(before)))
     }
 }
 

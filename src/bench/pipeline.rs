@@ -20,7 +20,7 @@ use kept_schemas::{
     inputs::{Condition, StockCounted, StockKind},
 };
 use kept_store::{
-    drop_all,
+    Client, StoreError, drop_all,
     pg::{Purpose, connect},
     summary,
 };
@@ -31,6 +31,8 @@ use super::{Plan, orders::Goods};
 
 /// How long the steady stream lasts.
 const STEADY: Duration = Duration::from_secs(20);
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(420);
 const SKUS: usize = 5_000;
 const SHOP: &str = "bench.example";
 
@@ -48,6 +50,10 @@ pub fn rows(plan: &Plan, config: &Config, handle: &Handle, lines: usize) -> Resu
     let (mut rate, mut cost, mut memory, mut p50, mut p99) = (vec![], vec![], vec![], vec![], vec![]);
     for run in 0..plan.runs {
         let mut deployment = Deployment::make(plan, config, handle, &format!("pipe{lines}x{run}_"))?;
+        // Stock first: an order that meets none waits, and is woken by each of its goods.
+        deployment.start(plan)?;
+        deployment.wait_for_stock(handle)?;
+        deployment.stop()?;
         deployment.fill(plan, lines, 0..plan.orders)?;
         let busy = busy_seconds()?;
         deployment.start(plan)?;
@@ -144,7 +150,6 @@ impl Deployment {
             format: "kept.order.v1".into(),
             shop: SHOP.into(),
             external_id: external_id.clone(),
-            received_at: Micros(1),
             body: body(&external_id, number, lines),
             ..Default::default()
         };
@@ -166,9 +171,32 @@ impl Deployment {
         Ok(())
     }
 
+    fn wait_for_stock(&mut self, handle: &Handle) -> Result<()> {
+        let skus = i64::try_from(SKUS).context("SKUs")?;
+        self.wait(handle, "not all stock was counted", async |client| {
+            Ok((summary::stock_rows(client).await? >= skus).then_some(()))
+        })
+    }
+
     /// When each order's request for fulfilment was to be seen, once `orders` of them are.
     fn wait_for(&mut self, handle: &Handle, orders: usize) -> Result<Vec<(OrderId, SystemTime)>> {
-        let give_up = Instant::now() + Duration::from_secs(420);
+        let all = i64::try_from(orders).context("orders")?;
+        self.wait(handle, &format!("not all of {orders} orders were asked for"), async |client| {
+            if summary::requested(client).await? < all {
+                return Ok(None);
+            }
+            Ok(Some(summary::requested_at(client).await?))
+        })
+    }
+
+    /// Looks into the read model until `look` finds something.
+    fn wait<T>(
+        &mut self,
+        handle: &Handle,
+        late: &str,
+        look: impl AsyncFn(&Client) -> Result<Option<T>, StoreError>,
+    ) -> Result<T> {
+        let give_up = Instant::now() + PATIENCE;
         loop {
             std::thread::sleep(Duration::from_millis(250));
             if let Some(child) = &mut self.child
@@ -178,18 +206,15 @@ impl Deployment {
             }
             let prefix = self.config.store_prefix();
             let url = self.config.postgres.expose();
-            let seen = handle.block_on(async {
+            let found = handle.block_on(async {
                 let client = connect(url, &prefix.read(), Purpose::Command).await?;
-                if summary::requested(&client).await? < i64::try_from(orders).unwrap_or(i64::MAX) {
-                    return anyhow::Ok(None);
-                }
-                Ok(Some(summary::requested_at(&client).await?))
+                anyhow::Ok(look(&client).await?)
             })?;
-            if let Some(seen) = seen {
-                return Ok(seen);
+            if let Some(found) = found {
+                return Ok(found);
             }
             if Instant::now() > give_up {
-                bail!("not all of {orders} orders were asked for within 420 s");
+                bail!("{late} within {} s", PATIENCE.as_secs());
             }
         }
     }
