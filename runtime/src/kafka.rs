@@ -310,11 +310,14 @@ pub struct KafkaLog {
     /// The transaction that was begun and is not ended, and until when it must be; or why it cannot go on.
     open: Option<Result<Instant, Ended>>,
     /// A question for topic ids that is under way.
-    asked: Option<(Vec<TopicPartition>, JoinHandle<Result<Answer, LogError>>)>,
+    asked: Option<(Vec<TopicPartition>, Question)>,
 }
 
 /// Topic ids, and of each partition start and end where they were asked for.
 type Answer = (BTreeMap<Topic, String>, Vec<(i64, i64)>);
+
+/// An answer that is under way.
+type Question = JoinHandle<Result<Answer, LogError>>;
 
 impl KafkaLog {
     /// Connects and subscribes. The producer comes with the first [`Log::renew_producer`].
@@ -728,6 +731,12 @@ impl Log for KafkaLog {
         }
     }
 
+    async fn give_up(&mut self) {
+        if let (Some(Ok(_)), Some(to)) = (self.open.take(), &self.producer) {
+            Self::abort(to, String::new());
+        }
+    }
+
     async fn renew_producer(&mut self) -> Result<(), LogError> {
         self.open = None;
         if let Some(old) = self.producer.take() {
@@ -760,6 +769,7 @@ impl Log for KafkaLog {
     async fn rejoin(&mut self) -> Result<(), LogError> {
         let fresh = Arc::new(subscribe(&self.settings)?);
         let old = std::mem::replace(&mut self.consumer, fresh);
+        (self.pending, self.asked) = (None, None);
         self.positions.clear();
         self.member = None;
         drop_within(old, Duration::from_secs(3));
@@ -790,7 +800,7 @@ impl Log for KafkaLog {
 
 impl KafkaLog {
     /// Asks the broker on a thread of its own.
-    fn question(&self, at: &[TopicPartition], ask: Ask) -> JoinHandle<Result<Answer, LogError>> {
+    fn question(&self, at: &[TopicPartition], ask: Ask) -> Question {
         let topics: BTreeSet<Topic> = at.iter().map(|it| it.topic).collect();
         let names: Vec<(Topic, String)> = topics.into_iter().map(|topic| (topic, self.settings.name(topic))).collect();
         let wanted: Vec<(TopicPartition, String)> = at.iter().map(|&it| (it, self.settings.name(it.topic))).collect();

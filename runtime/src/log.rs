@@ -150,8 +150,11 @@ pub trait Log {
     async fn seek(&mut self, at: TopicPartition, offset: i64) -> Result<(), LogError>;
 
     /// The first records of our next transaction; they are on their way while the caller goes on. What goes wrong is
-    /// told by [`Log::transact`]. A caller that gives up before that needs a new producer.
+    /// told by [`Log::transact`]. A caller that cannot get that far gives up.
     async fn send(&mut self, outgoing: &[Outgoing]);
+
+    /// Aborts what was sent, so that readers need not wait for it. A new producer must follow.
+    async fn give_up(&mut self);
 
     /// One Kafka transaction: these records after those that were sent already, and these offsets of ours; or nothing.
     async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Self::Meta) -> Ended;

@@ -8,7 +8,7 @@
 use std::{
     any::Any,
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -232,8 +232,10 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     async fn settle(&mut self, trouble: Trouble) -> Result<(), Stopped> {
         let state = &mut self.state;
         state.need_positions = true;
-        let given_up = std::mem::take(&mut state.sending);
-        state.need_producer |= given_up && self.broken != Some(Broken::TransactionKept);
+        if std::mem::take(&mut state.sending) && self.broken != Some(Broken::TransactionKept) {
+            state.need_producer = true;
+            self.log.give_up().await;
+        }
         match trouble {
             Trouble::Stop(reason) => {
                 tracing::error!(step = self.settings.step, reason, "step stopped");
@@ -422,6 +424,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     }
 
     async fn batch(&mut self, records: Vec<LogRecord>, fault: Option<String>) -> Result<(), Trouble> {
+        if self.state.meta.is_none() {
+            return Err(Trouble::Stale("not a member of the group".into()));
+        }
         let mut ends: BTreeMap<TopicPartition, i64> = BTreeMap::new();
         for record in &records {
             ends.insert(record.at, record.offset + 1);
@@ -432,6 +437,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         // The question for the topic's id goes beside the work; its answer is awaited before the commit.
         self.log.ask(&asked);
         let reference = (self.reference)();
+        // Before anything is sent: while the registry is away, there is nothing to abort.
+        self.learn(&records).await?;
         let mut codec = self.schemas.codec();
         let mut sent = Sent::default();
         let mut outgoing = Vec::with_capacity(self.settings.hand_over + self.steps.len());
@@ -442,9 +449,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             }
             let before = outgoing.len();
             loop {
-                let Self { steps, group, settings, counters, .. } = &*self;
+                let Self { steps, group, settings, .. } = &*self;
                 let given = Given { steps, group, step: &settings.step, reference: &reference, codec: &codec };
-                match given.whole(record, fault.as_deref(), counters, &mut outgoing) {
+                match given.whole(record, fault.as_deref(), &mut outgoing) {
                     Ok(()) => break,
                     Err(Unread::Poison(why)) => return Err(Trouble::Stop(why)),
                     Err(Unread::UnknownSchema(id)) => {
@@ -453,7 +460,6 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                             Ok(true) => codec = self.schemas.codec(),
                             Ok(false) => {
                                 let why = format!("schema id {id} is not in the registry");
-                                add(&self.counters.dead_letters, 1);
                                 outgoing.push(dead(&codec, &self.settings.step, record, &why).map_err(Trouble::Stop)?);
                                 break;
                             }
@@ -486,6 +492,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             add(&self.counters.events, count);
             self.counters.count_sent(topic, count);
         }
+        add(&self.counters.dead_letters, sent.dead.len());
         for headers in sent.dead {
             let place = headers.cause.map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}"));
             let traceparent = headers.traceparent;
@@ -495,6 +502,17 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             if let Some(part) = self.state.parts.get_mut(&at) {
                 part.next = next;
             }
+        }
+        Ok(())
+    }
+
+    /// Asks the registry for the schemas that these records were written with and we do not know.
+    async fn learn(&self, records: &[LogRecord]) -> Result<(), Trouble> {
+        let codec = self.schemas.codec();
+        let ids = records.iter().filter_map(|it| kept_schemas::codec::split(it.value.as_deref()?).ok());
+        let unknown: BTreeSet<u32> = ids.map(|(id, _)| id).filter(|id| !codec.knows(*id)).collect();
+        for id in unknown {
+            self.schemas.ensure(id).await.map_err(|error| Trouble::Retry(error.to_string()))?;
         }
         Ok(())
     }
@@ -598,15 +616,8 @@ impl Given<'_> {
     }
 
     /// Takes one record through every step that reads what it becomes.
-    fn whole(
-        &self,
-        record: &LogRecord,
-        fault: Option<&str>,
-        counters: &Counters,
-        outgoing: &mut Vec<Outgoing>,
-    ) -> Result<(), Unread> {
+    fn whole(&self, record: &LogRecord, fault: Option<&str>, outgoing: &mut Vec<Outgoing>) -> Result<(), Unread> {
         let dead_letter = |record: &LogRecord, why: &str, outgoing: &mut Vec<Outgoing>| {
-            add(&counters.dead_letters, 1);
             dead(self.codec, self.step, record, why).map(|it| outgoing.push(it)).map_err(Unread::Poison)
         };
         if let Some(why) = fault {

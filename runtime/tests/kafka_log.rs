@@ -46,6 +46,12 @@ impl Broker {
         }
     }
 
+    /// One past the last record of the topic's first partition, committed or not.
+    fn end(&self, topic: Topic) -> i64 {
+        let name = format!("{}{topic}", self.prefix);
+        self.admin.inner().fetch_watermarks(&name, 0, Duration::from_secs(5)).expect("asked").1
+    }
+
     fn settings(&self, group: &str, slot: &str, topics: &[Topic]) -> KafkaSettings {
         KafkaSettings {
             brokers: self.brokers.clone(),
@@ -219,8 +225,19 @@ async fn what_was_sent_ahead_is_seen_with_its_transaction_and_never_without() {
     let mut log = broker.log("g", "s", &[IN]);
     log.renew_producer().await.expect("a producer");
     let (ours, meta) = assigned(&mut log).await;
-    log.send(&[outgoing(OUT, "k", "given up")]).await;
-    log.renew_producer().await.expect("a producer");
+    for give_up in [true, false] {
+        let before = broker.end(OUT);
+        log.send(&[outgoing(OUT, "k", "given up")]).await;
+        let until = Instant::now() + Duration::from_secs(10);
+        while broker.end(OUT) == before {
+            assert!(Instant::now() < until, "it is stored within 10 s");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if give_up {
+            log.give_up().await;
+        }
+        log.renew_producer().await.expect("a producer");
+    }
     for value in ["1", "2"] {
         log.send(&[outgoing(OUT, "k", value)]).await;
     }

@@ -775,6 +775,13 @@ impl Log for ModelLog {
         ended
     }
 
+    async fn give_up(&mut self) {
+        if let Some(Ok(())) = self.open.take() {
+            // Whatever comes of it: the driver must take a new producer.
+            let _ = self.end(false).await;
+        }
+    }
+
     async fn renew_producer(&mut self) -> Result<(), LogError> {
         hop(&self.world).await;
         self.open = None;
