@@ -162,7 +162,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("slots", "KEPT_SLOTS", Some("8"), "most workers of one step at the same time, over all processes"),
     setting("batch.max_records", "KEPT_BATCH_MAX_RECORDS", Some("2000"), "most records in a batch"),
-    setting("batch.window_ms", "KEPT_BATCH_WINDOW_MS", Some("100"), "how long a batch is gathered, in milliseconds"),
+    setting(
+        "batch.window_ms",
+        "KEPT_BATCH_WINDOW_MS",
+        Some("100"),
+        "how old a batch's first record gets while more are gathered, in milliseconds",
+    ),
     Setting {
         key: "kafka_properties",
         variable: "KEPT_KAFKA_PROPERTIES",

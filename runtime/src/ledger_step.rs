@@ -38,7 +38,10 @@ use crate::{
 pub const MAX_ATTEMPTS: i32 = 3;
 
 /// A batch of this step is full at so many bytes of values: what is decided of them is many times as much.
-pub const BATCH_BYTES: usize = 1 << 20;
+pub const BATCH_BYTES: usize = 512 << 10;
+
+/// What to do where database and topics contradict each other.
+const DO_NOT_FIT: &str = "see \"When database and topics do not fit\" in docs/running.md";
 
 /// An idle step looks at its topics' ids after this many empty polls.
 pub(crate) const IDLE_POLLS: u32 = 20;
@@ -466,7 +469,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         if let (None, Some(group)) = (&before, group) {
             return Err(Trouble::Stop(format!(
                 "the group has emitted {place} up to {group}, but the database knows nothing of it; was it emptied or \
-                 restored? run `kept recover`"
+                 restored? {DO_NOT_FIT}"
             )));
         }
         let progress = self.ledger.take(at, &facts.topic_id, facts.start).await?;
@@ -501,14 +504,14 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             Some(group) if group > next => {
                 return Err(Trouble::Stop(format!(
                     "the group has emitted {place} up to {group}, but the database has decided only up to {next}: it is \
-                     older than the topics; run `kept recover`"
+                     older than the topics; {DO_NOT_FIT}"
                 )));
             }
             Some(group) => group.max(progress.emitted_floor),
             None if progress.emitted_floor < next => {
                 return Err(Trouble::Stop(format!(
                     "the group's committed offset of {place} is gone, and decided events from {} to {next} may or may \
-                     not be emitted; run `kept recover`",
+                     not be emitted; {DO_NOT_FIT}",
                     progress.emitted_floor
                 )));
             }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A batch of this step is full at so many bytes of values.
-pub const BATCH_BYTES: usize = 2 << 20;
+pub const BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Clone, Default)]
 struct Part {
