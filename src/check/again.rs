@@ -95,7 +95,9 @@ impl<'a> Again<'a> {
 
     /// The journal is at its end.
     pub fn finish(mut self) -> Redecided {
-        debug_assert!(self.open.is_empty(), "every batch has a last row");
+        for (at, rows) in &self.open {
+            self.result.different.add(|| format!("{} rows decided at {} have no end", rows.len(), at.0));
+        }
         self.result.erased = self.erased.len() as u64;
         self.result
     }
@@ -103,11 +105,14 @@ impl<'a> Again<'a> {
     /// The row before was the last one decided at `at`.
     pub fn batch_ends(&mut self, at: Micros) {
         let batch = self.open.remove(&at).unwrap_or_default();
+        // Two workers may have begun in the same microsecond, so a decision's rows are gathered by their cause.
         let mut decisions: Vec<Vec<Row>> = Vec::new();
+        let mut of_cause: BTreeMap<Place, usize> = BTreeMap::new();
         for row in batch.into_iter().filter(|row| row.row.topic != Topic::DeadLetters) {
-            match decisions.last_mut() {
-                Some(last) if last[0].row.cause == row.row.cause => last.push(row),
-                _ => decisions.push(vec![row]),
+            let at = *of_cause.entry(row.row.cause).or_insert(decisions.len());
+            match decisions.get_mut(at) {
+                Some(rows) => rows.push(row),
+                None => decisions.push(vec![row]),
             }
         }
         if decisions.is_empty() {
@@ -133,8 +138,12 @@ impl<'a> Again<'a> {
         }
     }
 
-    fn input(&self, cause: Place) -> Option<LedgerInput> {
-        LedgerInput::decode(self.codec, cause.topic, self.inputs.get(&cause)?).ok().flatten()
+    fn input(&mut self, cause: Place) -> Option<LedgerInput> {
+        let input = LedgerInput::decode(self.codec, cause.topic, self.inputs.get(&cause)?).ok().flatten();
+        if input.is_none() {
+            self.result.different.add(|| format!("{cause} was decided and cannot be read"));
+        }
+        input
     }
 
     /// An order gets its number when its id is first seen.

@@ -13,7 +13,7 @@ pub fn check(facts: &Facts) -> Verdict {
             Some(true) => results += 1,
             Some(false) => {
                 let step = record.step.map_or("a step", |step| step.name());
-                verdict.broken(|| format!("{} comes out otherwise when it is {step}d again", record.place));
+                verdict.broken(|| format!("{} comes out otherwise when {step} is done again", record.place));
             }
         }
     }
