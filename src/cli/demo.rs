@@ -6,6 +6,10 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use kept_runtime::config::Config;
 use kept_stack::servers::{self, Home, Settings};
+use kept_store::{
+    pg::{Purpose, connect},
+    summary,
+};
 
 use crate::demo;
 
@@ -53,18 +57,20 @@ impl Demo {
         let mark = home.root().join("demo").join("made-by-demo");
         let say = |line: &str| eprintln!("· {line}");
         let named = super::up::named(None)?;
-        if mark.exists() {
+        let made = mark.exists();
+        if made {
             say("what an earlier demo left is deleted");
             servers::down(&home, true, &say)?;
             std::fs::remove_dir_all(home.root().join("demo")).context("delete the earlier demo")?;
-        } else if home.env_file().exists() && named.is_empty() && has_data(&home)? {
+        }
+        let up = servers::up(&home, Settings::default(), &named, &say)?;
+        if !made && named.is_empty() && has_data()? {
             bail!(
                 "there is data in {} that no demo made; look at it with `./kept status`, delete it with \
                  `./kept down --data`, or give the demo another place: KEPT_HOME=/some/folder ./kept demo",
                 home.root().display()
             );
         }
-        let up = servers::up(&home, Settings::default(), &named, &say)?;
         drop(up);
         std::fs::create_dir_all(mark.parent().context("the demo's folder")?).context("make the demo's folder")?;
         std::fs::write(&mark, "The data in this folder was made by `kept demo`; the next demo deletes it.\n")
@@ -87,18 +93,14 @@ impl Demo {
     }
 }
 
-/// Orders were taken in here before.
-fn has_data(home: &Home) -> Result<bool> {
-    let Ok(config) = Config::load(None) else { return Ok(false) };
-    let _ = home;
+/// Orders were taken in here before. Not knowing is an error: a demo deletes what an earlier one left.
+fn has_data() -> Result<bool> {
+    let config = Config::load(None)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    let prefix = config.store_prefix();
+    let schema = config.store_prefix().ledger();
     runtime.block_on(async {
-        let Ok(client) =
-            kept_store::pg::connect(config.postgres.expose(), &prefix.ledger(), kept_store::pg::Purpose::Command).await
-        else {
-            return Ok(false);
-        };
-        Ok(kept_store::summary::any_order(&client).await?)
+        let client = connect(config.postgres.expose(), &schema, Purpose::Command).await;
+        let client = client.context("look whether there is data already")?;
+        Ok(summary::any_order(&client).await?)
     })
 }
