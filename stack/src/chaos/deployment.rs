@@ -491,15 +491,25 @@ impl Deployment {
     }
 
     async fn unreadable(&mut self, at: usize) -> Result<(Option<f64>, String)> {
-        let before = self.eyes.dead_letters().await.unwrap_or(0);
+        // Postgres may be away at this moment; a count that is not known proves nothing.
+        let mut before = None;
+        let known = self.wait_for(RECOVERY, async |eyes| Ok(eyes.dead_letters().await.is_ok())).await;
+        if known {
+            before = self.eyes.dead_letters().await.ok();
+        }
+        let Some(before) = before else {
+            return Ok((None, "the dead letters there are already could not be counted".into()));
+        };
         let (records, count) = unreadable_records(at);
         let mut outbox = kept_runtime::outbox(&self.direct).context("make a producer")?;
         let since = Instant::now();
         store(&mut outbox, records, &self.accepted.tries_again).await?;
         let there = self.wait_for(RECOVERY, async |eyes| Ok(eyes.dead_letters().await? >= before + count)).await;
         let recovered = self.through(since, false).await;
-        let now = self.eyes.dead_letters().await.unwrap_or(0);
-        let note = format!("{} of {count} are dead letters", now - before);
+        let note = match self.eyes.dead_letters().await {
+            Ok(now) => format!("{} of {count} are dead letters", now - before),
+            Err(error) => format!("the dead letters could not be counted: {error:#}"),
+        };
         Ok((recovered.filter(|_| there), note))
     }
 

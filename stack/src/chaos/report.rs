@@ -107,7 +107,8 @@ impl Report {
         }
         line(&mut text, "\nHow often each guard acted:".into());
         for guard in &self.guards {
-            line(&mut text, format!("  {:<58} {:>8}", guard.name, guard.acted));
+            let chance = if guard.must_act { "" } else { "  (by chance)" };
+            line(&mut text, format!("  {:<66} {:>8}{chance}", guard.name, guard.acted));
         }
         if !self.deaths.is_empty() {
             line(
