@@ -46,7 +46,7 @@ pub struct Plan {
     pub linger: Duration,
 }
 
-/// What a run took: from its first record in hand to its last transaction's end.
+/// What a run took: from the end of its first transaction to the end of its last one, scaled to all its records.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
     pub records: usize,
@@ -84,7 +84,7 @@ pub fn run(plan: &Plan, work: Work<'_>) -> Result<Run> {
     consumer.subscribe(&[&plan.input]).context("subscribe")?;
 
     let mut done = 0;
-    let mut started: Option<Instant> = None;
+    let mut started: Option<(Instant, usize)> = None;
     let give_up = Instant::now() + Duration::from_secs(300);
     while done < plan.records {
         if Instant::now() > give_up {
@@ -102,7 +102,6 @@ pub fn run(plan: &Plan, work: Work<'_>) -> Result<Run> {
         if batch.is_empty() {
             continue;
         }
-        let begun = *started.get_or_insert_with(Instant::now);
         producer.begin_transaction().context("begin")?;
         let mut offsets = TopicPartitionList::new();
         for message in &batch {
@@ -133,8 +132,10 @@ pub fn run(plan: &Plan, work: Work<'_>) -> Result<Run> {
         producer.send_offsets_to_transaction(&offsets, &group, Duration::from_secs(10)).context("offsets")?;
         producer.commit_transaction(Duration::from_secs(10)).context("commit")?;
         done += batch.len();
+        let (since, before) = *started.get_or_insert((Instant::now(), done));
         if done >= plan.records {
-            return Ok(Run { records: done, seconds: begun.elapsed().as_secs_f64() });
+            let paced = done.checked_sub(before).filter(|it| *it > 0).context("fewer records than two batches")?;
+            return Ok(Run { records: done, seconds: since.elapsed().as_secs_f64() * done as f64 / paced as f64 });
         }
     }
     bail!("nothing to pass on")

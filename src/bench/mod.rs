@@ -153,6 +153,7 @@ pub fn all(plan: &Plan, config: &Config, handle: &Handle, only: Option<&str>) ->
         for lines in [3, 25] {
             eprintln!("step, {lines} lines an order …");
             rows.extend(steps::pass_rows(plan, handle, lines)?);
+            rows.push(steps::normalise_row(plan, handle, lines)?);
         }
     }
     if wanted("ledger") {

@@ -1,13 +1,24 @@
 //! Made-up orders for the bench: the same for every run of a size.
 
+use std::sync::Arc;
+
+use kept_processors::reference::Reference;
 use kept_schemas::{
-    Micros, Order, OrderId, OrderLine, Party, UnitPrice,
-    inbound::{Enrichment, LineFacts, OrderEnriched, OrderValidated},
+    Codec, Micros, Order, OrderId, OrderLine, Party, UnitPrice,
+    inbound::{Enrichment, Inbound, InboundKind, LineFacts, OrderEnriched, OrderValidated},
     order::{Address, Delivery, PaymentMethod, PaymentTerms},
+    reference::Account,
 };
+use serde_json::json;
 
 /// 2026-01-01, in microseconds: the first order's placed-at.
 const FIRST: i64 = 1_767_225_600_000_000;
+
+/// How many SKUs the orders of JSON bodies are spread over.
+pub const SKUS: usize = 5_000;
+/// The channel account they come in by, and its shop.
+pub const ACCOUNT: &str = "bench";
+pub const SHOP: &str = "bench.example";
 
 /// Which SKU line `line` of order `order` names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,11 +68,11 @@ pub fn order(number: usize, lines: usize, goods: Goods) -> (Order, Party) {
     let total_minor = lines.iter().map(|line| line.line_total_minor).sum();
     let channel_order_id = format!("{number:09}");
     let order = Order {
-        order_id: OrderId::of("bench.example", &channel_order_id),
+        order_id: OrderId::of(SHOP, &channel_order_id),
         channel: "storefront".into(),
-        shop: "bench.example".into(),
+        shop: SHOP.into(),
         channel_order_id,
-        account: "bench".into(),
+        account: ACCOUNT.into(),
         placed_at: Micros(FIRST + i64::try_from(number).unwrap_or(0) * Micros::SECOND),
         currency: "EUR".into(),
         stated_total_minor: Some(total_minor),
@@ -124,4 +135,51 @@ pub fn validated(enriched: OrderEnriched) -> OrderValidated {
         revision: enriched.revision,
         party: enriched.party,
     }
+}
+
+/// Key and value of order `number` as it comes in: a body in JSON. It is dated when the broker stores it.
+pub fn inbound(codec: &Codec, number: usize, lines: usize) -> (String, Vec<u8>) {
+    let external_id = format!("{number:09}");
+    let raw = Inbound {
+        account: ACCOUNT.into(),
+        kind: InboundKind::Order,
+        format: "kept.order.v1".into(),
+        shop: SHOP.into(),
+        external_id: external_id.clone(),
+        body: body(&external_id, number, lines),
+        ..Default::default()
+    };
+    let key = OrderId::of(SHOP, &external_id).to_string();
+    (key, codec.encode(&raw).expect("an order of the bench fits").bytes())
+}
+
+fn body(external_id: &str, number: usize, lines: usize) -> Vec<u8> {
+    let goods = Goods::Spread(SKUS);
+    let lines: Vec<_> = (0..lines)
+        .map(|line| {
+            json!({ "sku": goods.sku(number, line), "quantity": 2, "unit_price": "12.50",
+                    "description": "Enamel mug, white, 350 ml", "line_id": format!("{number}-{line}") })
+        })
+        .collect();
+    let body = json!({
+        "order_number": external_id, "placed_at": "2026-01-01T10:00:00Z", "currency": "EUR",
+        "customer_number": format!("C{}", number % 5_000), "language": "nl",
+        "ship_to": { "name": "A. de Vries", "street": "Langestraat", "house_number": (number % 200 + 1).to_string(),
+                     "postcode": "3811 AB", "city": "Amersfoort", "country": "NL" },
+        "email": format!("customer{number}@mail.example"),
+        "payment": { "method": "channel" }, "lines": lines,
+    });
+    body.to_string().into_bytes()
+}
+
+/// Knows the account.
+pub fn reference() -> Arc<Reference> {
+    let account = Account {
+        account_id: ACCOUNT.into(),
+        channel: "storefront".into(),
+        shop: SHOP.into(),
+        active: true,
+        ..Default::default()
+    };
+    Arc::new(Reference { accounts: [(ACCOUNT.to_owned(), account)].into(), ..Default::default() })
 }

@@ -16,7 +16,6 @@ use kept_benches::{cpu, report::Row, topics};
 use kept_runtime::{config::Config, registry::Registry};
 use kept_schemas::{
     Codec, Micros, OrderId, Topic,
-    inbound::{Inbound, InboundKind},
     inputs::{Condition, StockCounted, StockKind},
 };
 use kept_store::{
@@ -27,14 +26,15 @@ use kept_store::{
 use serde_json::json;
 use tokio::runtime::Handle;
 
-use super::{Plan, orders::Goods};
+use super::{
+    Plan,
+    orders::{self, ACCOUNT, Goods, SHOP, SKUS},
+};
 
 /// How long the steady stream lasts.
 const STEADY: Duration = Duration::from_secs(20);
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(420);
-const SKUS: usize = 5_000;
-const SHOP: &str = "bench.example";
 
 /// A deployment of the bench's own: topics, tables and one running process.
 struct Deployment {
@@ -137,24 +137,9 @@ impl Deployment {
     }
 
     fn fill(&self, plan: &Plan, lines: usize, numbers: std::ops::Range<usize>) -> Result<()> {
-        let records = numbers.map(|number| self.inbound(number, lines));
+        let records = numbers.map(|number| orders::inbound(&self.codec, number, lines));
         topics::fill(&plan.brokers, &self.config.topic(Topic::ChannelsInbound), records)?;
         Ok(())
-    }
-
-    fn inbound(&self, number: usize, lines: usize) -> (String, Vec<u8>) {
-        let external_id = format!("{number:09}");
-        let raw = Inbound {
-            account: "bench".into(),
-            kind: InboundKind::Order,
-            format: "kept.order.v1".into(),
-            shop: SHOP.into(),
-            external_id: external_id.clone(),
-            body: body(&external_id, number, lines),
-            ..Default::default()
-        };
-        let key = OrderId::of(SHOP, &external_id).to_string();
-        (key, self.codec.encode(&raw).expect("an order of the bench fits").bytes())
     }
 
     fn start(&mut self, plan: &Plan) -> Result<()> {
@@ -224,7 +209,7 @@ impl Deployment {
     fn steady(&mut self, plan: &Plan, handle: &Handle, lines: usize, rate: f64) -> Result<(f64, f64)> {
         let count = (rate * STEADY.as_secs_f64()) as usize;
         let numbers = plan.orders..plan.orders + count;
-        let ready: Vec<(String, Vec<u8>)> = numbers.map(|number| self.inbound(number, lines)).collect();
+        let ready: Vec<(String, Vec<u8>)> = numbers.map(|number| orders::inbound(&self.codec, number, lines)).collect();
         let due: Vec<(String, f64)> =
             ready.iter().enumerate().map(|(at, (key, _))| (key.clone(), at as f64 / rate)).collect();
         let begun = SystemTime::now();
@@ -294,31 +279,12 @@ impl Drop for Deployment {
     }
 }
 
-fn body(external_id: &str, number: usize, lines: usize) -> Vec<u8> {
-    let goods = Goods::Spread(SKUS);
-    let lines: Vec<_> = (0..lines)
-        .map(|line| {
-            json!({ "sku": goods.sku(number, line), "quantity": 2, "unit_price": "12.50",
-                    "description": "Enamel mug, white, 350 ml", "line_id": format!("{number}-{line}") })
-        })
-        .collect();
-    let body = json!({
-        "order_number": external_id, "placed_at": "2026-01-01T10:00:00Z", "currency": "EUR",
-        "customer_number": format!("C{}", number % 5_000), "language": "nl",
-        "ship_to": { "name": "A. de Vries", "street": "Langestraat", "house_number": (number % 200 + 1).to_string(),
-                     "postcode": "3811 AB", "city": "Amersfoort", "country": "NL" },
-        "email": format!("customer{number}@mail.example"),
-        "payment": { "method": "channel" }, "lines": lines,
-    });
-    body.to_string().into_bytes()
-}
-
 fn reference_lines() -> Vec<u8> {
     let mut text = Vec::new();
     let mut line = |topic: &str, value: serde_json::Value| {
         writeln!(text, "{}", json!({ "topic": topic, "value": value })).expect("memory can be written");
     };
-    line("accounts", json!({ "account_id": "bench", "channel": "storefront", "shop": SHOP, "active": true }));
+    line("accounts", json!({ "account_id": ACCOUNT, "channel": "storefront", "shop": SHOP, "active": true }));
     line(
         "locations",
         json!({ "location_id": "WH", "name": "Warehouse", "kind": "warehouse", "country": "NL",

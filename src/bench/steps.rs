@@ -9,14 +9,21 @@ use kept_benches::{
     report::Row,
     topics,
 };
+use kept_processors::reference::Reference;
 use kept_runtime::{
     kafka::{KafkaLog, KafkaSettings},
     ledger_step::Stopped,
     schemas::Fixed,
     stateless::{Inward, Made, Stateless, StatelessStep, Unread},
+    steps::NORMALISE,
     threads::run_on_own_thread,
 };
-use kept_schemas::{Codec, Topic, codec::offline, inbound::OrderEnriched};
+use kept_schemas::{
+    Codec, Topic,
+    codec::offline,
+    inbound::{Inbound, OrderEnriched, OrderReceived},
+    own::OrderForm,
+};
 use tokio::runtime::Handle;
 
 use super::{Driven, Plan, alternate, orders};
@@ -44,13 +51,15 @@ pub fn pass_rows(plan: &Plan, handle: &Handle, lines: usize) -> Result<Vec<Row>>
     let rate = |seconds: f64| plan.orders as f64 / seconds;
     let ours = |tag: &'static str| {
         let codec = &codec;
-        move |run| drive(plan, handle, codec, PASS, &format!("{tag}{lines}-{run}")).map(rate)
+        move |run| drive(plan, handle, codec, &Arc::default(), PASS, &format!("{tag}{lines}-{run}")).map(rate)
     };
     let recode = |value: &[u8]| plain_loop::recode::<OrderEnriched>(&codec, value);
-    let (left, right) =
-        alternate(plan.runs, ours("pass"), |run| bare(plan, &format!("recode{lines}-{run}"), &recode).map(rate))?;
+    let places = [Topic::OrdersEnriched, Topic::OrdersValidated];
+    let (left, right) = alternate(plan.runs, ours("pass"), |run| {
+        bare(plan, places, &format!("recode{lines}-{run}"), &recode).map(rate)
+    })?;
     let (again, copied) = alternate(plan.runs, ours("again"), |run| {
-        bare(plan, &format!("copy{lines}-{run}"), &plain_loop::copy).map(rate)
+        bare(plan, places, &format!("copy{lines}-{run}"), &plain_loop::copy).map(rate)
     })?;
     handle.block_on(made.delete())?;
     let config = plan.config(&format!("{lines} lines an order, one thread"));
@@ -67,8 +76,51 @@ pub fn pass_rows(plan: &Plan, handle: &Handle, lines: usize) -> Result<Vec<Row>>
     ])
 }
 
+/// Measures normalise: against a bare loop that decodes the same raw records, parses the same JSON and encodes an order
+/// of the same size.
+pub fn normalise_row(plan: &Plan, handle: &Handle, lines: usize) -> Result<Row> {
+    let codec = Arc::new(offline());
+    let inputs = [Topic::ChannelsInbound, Topic::OrdersReceived, Topic::CommandsReceived];
+    let made = handle.block_on(plan.topics(&[&inputs[..], &[Topic::PaymentsReceived, Topic::DeadLetters]].concat()))?;
+    let records = (0..plan.orders).map(|number| orders::inbound(&codec, number, lines));
+    topics::fill(&plan.brokers, &plan.name(Topic::ChannelsInbound), records)?;
+    let rate = |seconds: f64| plan.orders as f64 / seconds;
+    let reference = orders::reference();
+    let (order, party) = orders::order(0, lines, orders::Goods::Spread(5_000));
+    let received = OrderReceived { order, party, ..Default::default() };
+    let parse = |value: &[u8]| {
+        let raw: Inbound = codec.decode(value)?.context("a schema that is not ours")?;
+        std::hint::black_box(OrderForm::parse(&raw.body).ok().context("an order form")?);
+        Ok(codec.encode(&received)?.bytes())
+    };
+    let (ours, theirs) = alternate(
+        plan.runs,
+        |run| drive(plan, handle, &codec, &reference, NORMALISE, &format!("normalise{lines}-{run}")).map(rate),
+        |run| {
+            let places = [Topic::ChannelsInbound, Topic::OrdersReceived];
+            bare(plan, places, &format!("parse{lines}-{run}"), &parse).map(rate)
+        },
+    )?;
+    handle.block_on(made.delete())?;
+    Ok(Row::ratio(
+        &format!("normalise, {lines} lines: against decode+parse+encode"),
+        "records/s",
+        &ours,
+        &theirs,
+        Some(0.8),
+        plan.config(&format!("{lines} lines an order, one thread, JSON bodies")),
+    ))
+}
+
 /// One run of a step over its whole input, as a group of its own.
-pub fn drive(plan: &Plan, handle: &Handle, codec: &Arc<Codec>, step: StatelessStep, run: &str) -> Result<f64> {
+fn drive(
+    plan: &Plan,
+    handle: &Handle,
+    codec: &Arc<Codec>,
+    reference: &Arc<Reference>,
+    step: StatelessStep,
+    run: &str,
+) -> Result<f64> {
     let settings = KafkaSettings {
         brokers: plan.brokers.clone(),
         prefix: plan.prefix.clone(),
@@ -77,15 +129,15 @@ pub fn drive(plan: &Plan, handle: &Handle, codec: &Arc<Codec>, step: StatelessSt
         topics: step.inputs.to_vec(),
         properties: Default::default(),
     };
-    let (how, codec) = (plan.settings(step.name), Arc::clone(codec));
+    let (how, codec, reference) = (plan.settings(step.name), Arc::clone(codec), Arc::clone(reference));
     let (counters, stop) = (Arc::default(), Arc::default());
     let (their_counters, their_stop) = (Arc::clone(&counters), Arc::clone(&stop));
     let group = settings.group.clone();
     let thread = run_on_own_thread(step.name, handle.clone(), move || async move {
         let log =
             KafkaLog::new(settings).map_err(|error| Stopped { step: "bench".into(), reason: error.to_string() })?;
-        let reference = Box::new(Arc::default);
-        let mut driver = Stateless::new(log, (), Fixed(codec), reference, vec![step], &group, how);
+        let source = Box::new(move || Arc::clone(&reference));
+        let mut driver = Stateless::new(log, (), Fixed(codec), source, vec![step], &group, how);
         driver.counters = their_counters;
         driver.stop = their_stop;
         driver.run().await
@@ -94,13 +146,13 @@ pub fn drive(plan: &Plan, handle: &Handle, codec: &Arc<Codec>, step: StatelessSt
     Driven { counters, stop, thread: Some(thread) }.seconds_for(plan.orders)
 }
 
-fn bare(plan: &Plan, run: &str, work: Work<'_>) -> Result<f64> {
+fn bare(plan: &Plan, [input, output]: [Topic; 2], run: &str, work: Work<'_>) -> Result<f64> {
     let ran = plain_loop::run(
         &plain_loop::Plan {
             brokers: plan.brokers.clone(),
             group: format!("{}{run}", plan.prefix),
-            input: plan.name(Topic::OrdersEnriched),
-            output: plan.name(Topic::OrdersValidated),
+            input: plan.name(input),
+            output: plan.name(output),
             records: plan.orders,
             batch: plan.batch,
             linger: plan.window,
