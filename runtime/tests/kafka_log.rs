@@ -7,7 +7,7 @@ use std::{
 
 use kept_runtime::{
     kafka::{KafkaLog, KafkaSettings, Member, client_config},
-    log::{Ask, Change, Ended, Log, LogRecord, Outgoing, Polled},
+    log::{Ask, Change, Ended, Log, LogRecord, Outgoing, Polled, TopicFacts},
 };
 use kept_schemas::{EventId, Headers, Topic};
 use kept_store::seam::TopicPartition;
@@ -144,13 +144,25 @@ async fn records_and_offsets_are_committed_together() {
     log.close().await;
 }
 
+/// The controller knows a new topic before the broker tells of it.
+async fn seen(log: &mut KafkaLog, at: TopicPartition) -> TopicFacts {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match log.topic_facts(&[at], Ask::Beside).await {
+            Ok(mut facts) => return facts.remove(0),
+            Err(error) => assert!(Instant::now() < until, "a new topic is seen: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_topic_made_anew_has_another_id() {
     let broker = Broker::there("anew");
     broker.create(&[IN], 1).await;
     let mut log = broker.log("g", "s1", &[IN]);
     let at = TopicPartition { topic: IN, partition: 0 };
-    let before = log.topic_facts(&[at], Ask::Beside).await.expect("facts");
+    let before = seen(&mut log, at).await;
     broker.delete(IN).await;
     let until = Instant::now() + Duration::from_secs(20);
     while log.topic_facts(&[at], Ask::Beside).await.is_ok() {
@@ -158,16 +170,8 @@ async fn a_topic_made_anew_has_another_id() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     broker.create(&[IN], 1).await;
-    let until = Instant::now() + Duration::from_secs(20);
-    let after = loop {
-        // The controller knows a new topic before the broker tells of it.
-        match log.topic_facts(&[at], Ask::Beside).await {
-            Ok(facts) => break facts,
-            Err(error) => assert!(Instant::now() < until, "a new topic is seen: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert_ne!(before[0].topic_id, after[0].topic_id);
+    let after = seen(&mut log, at).await;
+    assert_ne!(before.topic_id, after.topic_id);
 }
 
 #[tokio::test]
