@@ -603,6 +603,8 @@ struct Given<'a> {
 
 /// A record of ours on its way to the next fused step.
 struct Passed {
+    /// Where it stands in what goes out.
+    at: usize,
     topic: Topic,
     event_id: EventId,
     key: Vec<u8>,
@@ -617,16 +619,18 @@ impl Given<'_> {
 
     /// Takes one record through every step that reads what it becomes.
     fn whole(&self, record: &LogRecord, fault: Option<&str>, outgoing: &mut Vec<Outgoing>) -> Result<(), Unread> {
-        let dead_letter = |record: &LogRecord, why: &str, outgoing: &mut Vec<Outgoing>| {
-            dead(self.codec, self.step, record, why).map(|it| outgoing.push(it)).map_err(Unread::Poison)
-        };
+        let dead_letter = |why: &str| dead(self.codec, self.step, record, why).map_err(Unread::Poison);
         if let Some(why) = fault {
-            return dead_letter(record, why, outgoing);
+            outgoing.push(dead_letter(why)?);
+            return Ok(());
         }
         let first = Inward::new(record, self.codec, self.reference);
         let mut open: Vec<Passed> = match self.one(&first, record, outgoing) {
             Ok(passed) => passed,
-            Err(Unread::Poison(why)) => return dead_letter(record, &why, outgoing),
+            Err(Unread::Poison(why)) => {
+                outgoing.push(dead_letter(&why)?);
+                return Ok(());
+            }
             Err(unknown) => return Err(unknown),
         };
         while !open.is_empty() {
@@ -643,14 +647,8 @@ impl Given<'_> {
                 };
                 match self.one(&next, record, outgoing) {
                     Ok(mut more) => open.append(&mut more),
-                    Err(Unread::Poison(why)) => {
-                        let mut middle = record.clone();
-                        middle.at.topic = passed.topic;
-                        middle.key = Some(passed.key);
-                        middle.value = Some(passed.value);
-                        let why = format!("{why} (made from {} at this offset)", record.at.topic);
-                        dead_letter(&middle, &why, outgoing)?;
-                    }
+                    // It goes out without our mark, and is met again on its topic: there its place is known.
+                    Err(Unread::Poison(_)) => outgoing[passed.at].headers.fused_by = None,
                     Err(unknown) => return Err(unknown),
                 }
             }
@@ -688,6 +686,7 @@ impl Given<'_> {
             let out = Outgoing::new(made.topic, &made.key, &made.wire, headers);
             if further {
                 passed.push(Passed {
+                    at: outgoing.len(),
                     topic: made.topic,
                     event_id,
                     key: out.key.clone(),

@@ -1,6 +1,6 @@
 //! Invariant 2 for the steps that remember nothing: each record gave exactly its results, in one transaction, once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kept_schemas::{EventId, Topic};
 
@@ -42,19 +42,13 @@ pub fn check(facts: &Facts) -> Verdict {
         *all.entry(it.place).or_default() += 1;
         all
     });
-    // A dead letter of a record made on the way bears its own topic and the place its transaction began at: the same as
-    // that of a record that came to the topic from outside. Where such a one cannot be read, the letter is its own.
-    let unreadable: BTreeSet<Place> =
-        facts.topics.records.iter().filter(|it| !it.readable).map(|it| it.place).collect();
     let mut inputs = 0;
     for record in &facts.topics.records {
         let Some(step) = reader_of(record.place.topic) else { continue };
         inputs += 1;
         let origin = record.origin();
-        let letter = Place { topic: record.place.topic, ..origin };
         let results = made.remove(&(step, origin, record.event_id)).unwrap_or_default();
-        let others = letter != record.place && unreadable.contains(&letter);
-        match (results.as_slice(), letters.get(&letter).filter(|_| !others)) {
+        match (results.as_slice(), letters.get(&record.place)) {
             ([], None) if !record.fused && !facts.groups.steps_did(record.place) => {
                 verdict.in_flight(|| format!("{} is not {}d yet", record.place, step.name()));
             }

@@ -754,6 +754,26 @@ impl Schedule {
         if dead.len() != letters {
             return Err(format!("{} dead letters, {letters} should be", dead.len()));
         }
+        self.judge_places(world)
+    }
+
+    /// Each dead letter is of one record, the one that stands where it says.
+    fn judge_places(&self, world: &World) -> Result<(), String> {
+        let mut records: BTreeMap<(String, i32, i64), Option<Vec<u8>>> = MIDDLE
+            .iter()
+            .flat_map(|&topic| world.all_committed(topic))
+            .map(|it| ((it.at.topic.name().to_owned(), it.at.partition, it.offset), it.value))
+            .collect();
+        for letter in world.all_committed(Topic::DeadLetters) {
+            let letter = self.codec.decode::<DeadLetter>(letter.value.as_deref().unwrap_or_default());
+            let letter = letter.map_err(|error| error.to_string())?.ok_or("a dead letter of another schema")?;
+            let place = (letter.topic, letter.partition, letter.offset);
+            match records.remove(&place) {
+                Some(value) if value == letter.payload => {}
+                Some(_) => return Err(format!("the dead letter of {place:?} has another record's bytes")),
+                None => return Err(format!("a second dead letter of {place:?}, or of none that is there")),
+            }
+        }
         Ok(())
     }
 

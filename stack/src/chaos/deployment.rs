@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use kept_runtime::{chaos_hook, config::Config, log::Outgoing, registry::Registry, timers::Outbox};
 use kept_schemas::{
     Codec, EventId, Headers, OrderId, Topic, UnitPrice,
@@ -277,7 +277,7 @@ impl Deployment {
     }
 
     /// What `kept check` says. It may be too early for the last of it, so it is asked again until the time is over.
-    pub async fn check(&self, patience: Duration) -> (String, bool) {
+    pub async fn check(&self, patience: Duration, say: Say<'_>) -> (String, bool) {
         let until = Instant::now() + patience;
         let logs = self.launcher.logs.display().to_string();
         let env = [("KEPT_KAFKA".to_owned(), self.direct.kafka.clone())];
@@ -285,7 +285,10 @@ impl Deployment {
             match block_in_place(|| self.launcher.command(&["check", "--settled", "--logs", &logs], &env)) {
                 Ok(said) => return (said, true),
                 Err(error) if Instant::now() > until => return (format!("{error:#}"), false),
-                Err(_) => tokio::time::sleep(Duration::from_secs(10)).await,
+                Err(error) => {
+                    say(&format!("  not yet, so it is asked again: {error:#}"));
+                    tokio::time::sleep(Duration::from_secs(10)).await;
+                }
             }
         }
     }
@@ -322,6 +325,7 @@ impl Deployment {
                 Instant::now()
             }
             Fault::TwoOwners(part, which) => return self.two_owners(part, which).await,
+            Fault::TakenLate(part) => return self.taken_late(part).await,
             Fault::Cut(server) => {
                 self.proxies[&server].cut();
                 Instant::now()
@@ -411,6 +415,26 @@ impl Deployment {
         } else {
             Ok((None, "nobody else got its slot".into()))
         }
+    }
+
+    /// What taking a partition writes, without what follows it; so the owner learns of it from its next batch only.
+    async fn taken_late(&mut self, part: Part) -> Result<(Option<f64>, String)> {
+        let taking = match part {
+            Part::Ledger => {
+                "UPDATE ledger.progress SET owner_epoch = owner_epoch + 1 WHERE step = 'ledger' RETURNING 1"
+            }
+            Part::Read => "UPDATE read.sink_progress SET owner_epoch = owner_epoch + 1 RETURNING 1",
+            other => bail!("{other:?} has no partitions in Postgres"),
+        };
+        let mut taken = 0;
+        let answered = self
+            .wait_for(RECOVERY, async |eyes| {
+                taken = eyes.ask(taking, &[]).await?.len();
+                Ok(true)
+            })
+            .await;
+        let recovered = self.through(Instant::now(), false).await;
+        Ok((recovered.filter(|_| answered && taken > 0), format!("{taken} partitions were taken")))
     }
 
     async fn late_end(&mut self, part: Part) -> Result<(Option<f64>, String)> {

@@ -86,7 +86,7 @@ pub async fn run(settings: &Settings, say: Say<'_>) -> Result<Report> {
     }
     let quiet_seconds = quiet(settings, &mut deployment, last, say).await;
     say("checking");
-    let (check, check_ok) = deployment.check(settings.settle.saturating_sub(last.elapsed())).await;
+    let (check, check_ok) = deployment.check(settings.settle.saturating_sub(last.elapsed()), say).await;
     deployment.scrape().await;
     broken.append(&mut deployment.trouble());
 

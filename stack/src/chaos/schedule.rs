@@ -82,6 +82,9 @@ pub enum Fault {
     Pause(Who, u32),
     /// A process is stopped until its slot's lease is another's; then it goes on.
     TwoOwners(Part, u8),
+    /// A rival takes every partition of the part from its owner and does nothing more, as one does that was stopped in
+    /// the middle of taking them and went on too late.
+    TakenLate(Part),
     /// Every connection to the server is cut once.
     Cut(Server),
     /// Nobody can connect to it for so many seconds.
@@ -108,6 +111,9 @@ impl fmt::Display for Fault {
             Self::TwoOwners(part, which) => {
                 write!(f, "stop {} until another owns its slot, then let both go on", Who::Part(*part, *which))
             }
+            Self::TakenLate(part) => {
+                write!(f, "every partition of {} is taken by one that came too late and does nothing", part.words())
+            }
             Self::Cut(server) => write!(f, "cut every connection to {server}"),
             Self::Refuse(server, seconds) => write!(f, "{server} takes no connections for {seconds} s"),
             Self::Delay(server, most, seconds) => {
@@ -131,6 +137,7 @@ impl Fault {
             Self::Pause(Who::Part(..), _) => "stop a process (SIGSTOP)",
             Self::Pause(Who::Server(_), _) => "stop a server (SIGSTOP)",
             Self::TwoOwners(..) => "two owners of one slot",
+            Self::TakenLate(_) => "partitions taken by a late rival",
             Self::Cut(_) => "connections cut",
             Self::Refuse(..) => "connections refused",
             Self::Delay(..) => "everything late",
@@ -150,6 +157,7 @@ impl Fault {
             Self::Kill(Who::Server(_)) => 20,
             Self::Pause(_, seconds) => seconds + 16,
             Self::TwoOwners(..) => 75,
+            Self::TakenLate(_) => 10,
             Self::Refuse(_, seconds) | Self::Delay(_, _, seconds) | Self::Stall(_, seconds) => seconds + 14,
             Self::LateEnd(_) => 20,
             Self::TopicMadeAnew => 0,
@@ -239,6 +247,7 @@ fn everything() -> Vec<Vec<Fault>> {
         pauses(&stopped),
         pauses(&of_servers),
         parts.map(|part| Fault::TwoOwners(part, 0)).to_vec(),
+        vec![Fault::TakenLate(Part::Ledger), Fault::TakenLate(Part::Read)],
         servers.map(Fault::Cut).to_vec(),
         servers.map(|it| Fault::Refuse(it, 10)).to_vec(),
         servers.map(|it| Fault::Delay(it, 200, 20)).to_vec(),
@@ -309,7 +318,7 @@ mod tests {
     fn an_hour_has_every_fault_and_half_an_hour_every_kind() {
         for seed in 0..100 {
             let kinds = |planned: &[Planned]| planned.iter().map(|it| it.fault.kind()).collect::<BTreeSet<_>>();
-            assert_eq!(kinds(&schedule(seed, 30, Profile::Full)).len(), 13, "seed {seed}");
+            assert_eq!(kinds(&schedule(seed, 30, Profile::Full)).len(), 14, "seed {seed}");
             let hour = faults(&schedule(seed, 60, Profile::Full));
             for fault in everything().into_iter().flatten() {
                 let there = match fault {
