@@ -31,7 +31,7 @@ use crate::{
     counters::{Counters, add, time},
     dead_letters,
     log::{Ask, Change, Ended, Log, LogError, LogRecord, Outgoing, TopicFacts},
-    schemas::Schemas,
+    schemas::{self, Schemas},
 };
 
 /// A record that ended the process is parked when it is met for this many unclean starts.
@@ -447,6 +447,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 return Ok(false);
             }
         }
+        let mut floors = Vec::with_capacity(ours.len());
         for at in ours {
             let Some(part) = self.state.parts.get_mut(&at) else {
                 continue;
@@ -454,8 +455,10 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             part.emitted = part.next;
             part.ready = true;
             let next = part.next;
+            floors.push((at, next));
             self.log.seek(at, next).await?;
         }
+        self.ledger.emitted(&floors).await?;
         Ok(true)
     }
 
@@ -498,6 +501,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let group = match group {
             // Asked before the partition was ours; another may have made its first commit since.
             None if progress.emitted_floor < next => self.log.group_offset(at).await?,
+            Some(group) if group < progress.emitted_floor => self.log.group_offset(at).await?,
             known => known,
         };
         let emitted = match group {
@@ -507,7 +511,12 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                      older than the topics; {DO_NOT_FIT}"
                 )));
             }
-            Some(group) => group.max(progress.emitted_floor),
+            Some(group) => {
+                if group < progress.emitted_floor {
+                    forgotten(&self.settings.step, &self.counters, &place, Some(group), progress.emitted_floor);
+                }
+                group.max(progress.emitted_floor)
+            }
             None if progress.emitted_floor < next => {
                 return Err(Trouble::Stop(format!(
                     "the group's committed offset of {place} is gone, and decided events from {} to {next} may or may \
@@ -531,7 +540,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             emitted,
             careful_below: if unclean { next + careful } else { old.careful_below },
         };
-        Ok(((at, part), emitted, group.is_none()))
+        Ok(((at, part), emitted, group.is_none_or(|group| group < emitted)))
     }
 
     /// Emits one bounded chunk of the journal, over all partitions in journal order, ending on whole causes.
@@ -573,6 +582,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let outgoing: Vec<Outgoing> = rows.into_iter().map(Outgoing::from).collect();
         add(&self.counters.re_emissions, outgoing.len());
         self.transact(&outgoing, &offsets).await?;
+        self.ledger.emitted(&offsets).await?;
         for (at, upto) in offsets {
             if let Some(it) = open.get_mut(&at) {
                 *it = (upto, it.1, false);
@@ -657,13 +667,13 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
         let offsets: Vec<(TopicPartition, i64)> = ends.into_iter().collect();
         self.transact(&rows, &offsets).await?;
-        for (at, emitted) in offsets {
+        for &(at, emitted) in &offsets {
             if let Some(part) = self.state.parts.get_mut(&at) {
                 part.emitted = emitted;
             }
         }
         self.state.batch = (self.state.batch * 2).min(self.settings.max_records);
-        Ok(())
+        Ok(self.ledger.emitted(&offsets).await?)
     }
 
     /// After an unclean start: the attempt is counted before anything is done with the record.
@@ -703,7 +713,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                         match self.schemas.ensure(id).await {
                             Ok(true) => codec = self.schemas.codec(),
                             Ok(false) => {
-                                break Err(format!("schema id {id} is not in the registry"));
+                                break Err(schemas::unknown(id));
                             }
                             Err(error) => return Err(Trouble::Retry(error.to_string())),
                         }
@@ -860,6 +870,19 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
         Ok(moves)
     }
+}
+
+/// Told when the broker gives an older committed offset than one that it had confirmed: it lost commits, or went back
+/// to a state before them. What was confirmed is not done again.
+pub(crate) fn forgotten(step: &str, counters: &Counters, place: &str, group: Option<i64>, floor: i64) {
+    add(&counters.forgotten_offsets, 1);
+    tracing::error!(
+        step,
+        place,
+        group,
+        floor,
+        "the broker forgot offsets that it had committed; going on from what was noted here"
+    );
 }
 
 fn stuck(item: &Item, why: &str) -> Trouble {

@@ -79,6 +79,11 @@ pub const METRICS: &[About] = &[
         "Commits refused because we were not the group member or the producer any more",
     ),
     counter("kept_cas_misses_total", "step", "Batches refused because another worker had moved the partition on"),
+    counter(
+        "kept_forgotten_offsets_total",
+        "step",
+        "Committed offsets that the broker gave back older than it had confirmed",
+    ),
     counter("kept_re_emissions_total", "step", "Events emitted from the journal, not from the batch that decided them"),
     counter("kept_recycled_producers_total", "step", "Producers replaced after an abort or an ambiguous end"),
     counter("kept_catch_ups_total", "step", "Times a partition's position was established anew"),

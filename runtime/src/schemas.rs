@@ -16,8 +16,14 @@ pub trait Schemas {
     /// Everything known so far.
     fn codec(&self) -> Arc<Codec>;
 
-    /// Asks for a schema id that the codec does not know. `false`: the registry has none of this id.
+    /// Asks for a schema id that the codec does not know. `false`: the registry has none of this id, or none that can
+    /// be read.
     async fn ensure(&self, id: u32) -> Result<bool, RegistryDown>;
+}
+
+/// Why a record of such a schema is a dead letter.
+pub(crate) fn unknown(id: u32) -> String {
+    format!("schema id {id} is not in the registry, or not as Avro that can be read")
 }
 
 /// A fixed codec, for tests, benches and the simulation.

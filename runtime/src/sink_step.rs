@@ -19,7 +19,7 @@ use crate::{
     dead_letters,
     ledger_step::{Broken, IDLE_POLLS, StepSettings, Stopped, Trouble},
     log::{Ask, Change, Log, LogRecord, TopicFacts},
-    schemas::Schemas,
+    schemas::{self, Schemas},
 };
 
 /// A batch of this step is full at so many bytes of values.
@@ -296,7 +296,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                         Ok(true) => codec = self.schemas.codec(),
                         Ok(false) => {
                             add(&self.counters.dead_letters, 1);
-                            let why = format!("schema id {id} is not in the registry");
+                            let why = schemas::unknown(id);
                             break unreadable(&self.settings.step, record, &why);
                         }
                         Err(error) => return Err(Trouble::Retry(error.to_string())),

@@ -19,14 +19,14 @@ use std::{
 
 use kept_processors::{ledger::Cause, reference::Reference};
 use kept_schemas::{Codec, CodecError, EventId, Headers, Micros, Topic, Wire, topics::Record};
-use kept_store::seam::{LedgerError, Places, TopicPartition};
+use kept_store::seam::{Entered, LedgerError, Places, TopicPartition};
 
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    ledger_step::{Broken, IDLE_POLLS, MAX_ATTEMPTS, StepSettings, Stopped, Trouble},
+    ledger_step::{Broken, IDLE_POLLS, MAX_ATTEMPTS, StepSettings, Stopped, Trouble, forgotten},
     log::{Ask, Change, Ended, Log, LogRecord, Outgoing, TopicFacts},
-    schemas::Schemas,
+    schemas::{self, Schemas},
 };
 
 /// Why a record cannot be worked on.
@@ -121,6 +121,8 @@ struct Part {
     topic_id: String,
     epoch: i64,
     next: i64,
+    /// Committed up to here, as far as we know.
+    floor: i64,
     careful_below: i64,
 }
 
@@ -353,30 +355,43 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     async fn catch_up(&mut self) -> Result<(), Trouble> {
         add(&self.counters.catch_ups, 1);
         let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
+        let (mut floors, mut tell) = (Vec::new(), Vec::new());
         for at in ours {
             let place = format!("{}/{}", at.topic, at.partition);
-            let group = self.log.group_offset(at).await?;
             for facts in self.log.topic_facts(&[at], Ask::Anew).await? {
-                let next = group.unwrap_or(facts.start);
-                if next < facts.start || next > facts.end {
-                    return Err(Trouble::Stop(format!(
-                        "{place} is done up to offset {next}, but the topic holds {} to {}: records were lost or the \
-                         topic was made anew",
-                        facts.start, facts.end
-                    )));
-                }
                 let old = self.state.parts.get(&at).cloned().unwrap_or_default();
                 let first = old.topic_id.is_empty();
                 let entered = if first {
                     self.places.enter(at, &facts.topic_id).await?
                 } else {
-                    kept_store::seam::Entered { topic_id: old.topic_id, epoch: old.epoch, clean: true }
+                    Entered { topic_id: old.topic_id, epoch: old.epoch, clean: true, floor: old.floor }
+                };
+                // Only now: an owner before us may have gone on until here.
+                let group = self.log.group_offset(at).await?;
+                let known = group.unwrap_or(facts.start);
+                let next = known.max(entered.floor);
+                let agrees = |it: &TopicFacts| it.topic_id == entered.topic_id && it.start <= next && next <= it.end;
+                let facts = if agrees(&facts) {
+                    facts
+                } else {
+                    self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts)
                 };
                 if entered.topic_id != facts.topic_id {
                     return Err(Trouble::Stop(format!(
                         "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew",
                         facts.topic_id, entered.topic_id
                     )));
+                }
+                if !agrees(&facts) {
+                    return Err(Trouble::Stop(format!(
+                        "{place} is done up to offset {next}, but the topic holds {} to {}: records were lost or the \
+                         topic was made anew",
+                        facts.start, facts.end
+                    )));
+                }
+                if known < entered.floor {
+                    forgotten(&self.settings.step, &self.counters, &place, group, entered.floor);
+                    tell.push((at, next));
                 }
                 let unclean = first && !entered.clean;
                 if unclean {
@@ -385,9 +400,20 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 let careful = i64::try_from(self.settings.careful).unwrap_or(i64::MAX);
                 let careful_below = if unclean { next + careful } else { old.careful_below };
                 self.log.seek(at, next).await?;
-                let part = Part { ready: true, topic_id: entered.topic_id, epoch: entered.epoch, next, careful_below };
+                if group.is_some() {
+                    floors.push((at, next));
+                }
+                let Entered { topic_id, epoch, floor, .. } = entered;
+                let part = Part { ready: true, topic_id, epoch, next, floor, careful_below };
                 self.state.parts.insert(at, part);
             }
+        }
+        // Who was killed or cut off between its commit and this note did not come to it.
+        if !floors.is_empty() {
+            self.places.done_to(&floors).await?;
+        }
+        if !tell.is_empty() {
+            self.transact(&[], &tell).await?;
         }
         Ok(())
     }
@@ -459,7 +485,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                         match self.schemas.ensure(id).await {
                             Ok(true) => codec = self.schemas.codec(),
                             Ok(false) => {
-                                let why = format!("schema id {id} is not in the registry");
+                                let why = schemas::unknown(id);
                                 outgoing.push(dead(&codec, &self.settings.step, record, &why).map_err(Trouble::Stop)?);
                                 break;
                             }
@@ -498,12 +524,12 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             let traceparent = headers.traceparent;
             tracing::error!(step = self.settings.step, record = place, traceparent, "record is a dead letter now");
         }
-        for (at, next) in offsets {
+        for &(at, next) in &offsets {
             if let Some(part) = self.state.parts.get_mut(&at) {
-                part.next = next;
+                (part.next, part.floor) = (next, next);
             }
         }
-        Ok(())
+        Ok(self.places.done_to(&offsets).await?)
     }
 
     /// Asks the registry for the schemas that these records were written with and we do not know.

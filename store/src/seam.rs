@@ -193,6 +193,9 @@ pub trait Places {
     /// As [`Ledger::attempt`].
     async fn attempt_at(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError>;
 
+    /// Everything before these offsets is committed: kept, so that a broker that forgets it is noticed.
+    async fn done_to(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
+
     /// As [`Ledger::leave`].
     async fn leave_places(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
 
@@ -206,13 +209,19 @@ pub struct Entered {
     pub topic_id: String,
     pub epoch: i64,
     pub clean: bool,
+    /// The last offset of [`Places::done_to`]; zero when there was none.
+    pub floor: i64,
 }
 
 impl<S: Ledger> Places for S {
     async fn enter(&mut self, at: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError> {
         let clean = self.progress(at).await?.is_none_or(|it| it.clean);
         let taken = self.take(at, topic_id, 0).await?;
-        Ok(Entered { topic_id: taken.topic_id, epoch: taken.owner_epoch, clean })
+        Ok(Entered { topic_id: taken.topic_id, epoch: taken.owner_epoch, clean, floor: taken.emitted_floor })
+    }
+
+    async fn done_to(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
+        self.emitted(floors).await
     }
 
     async fn attempt_at(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError> {
@@ -230,7 +239,11 @@ impl<S: Ledger> Places for S {
 
 impl Places for () {
     async fn enter(&mut self, _: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError> {
-        Ok(Entered { topic_id: topic_id.to_owned(), epoch: 0, clean: true })
+        Ok(Entered { topic_id: topic_id.to_owned(), epoch: 0, clean: true, floor: 0 })
+    }
+
+    async fn done_to(&mut self, _: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
+        Ok(())
     }
 
     async fn attempt_at(&mut self, _: TopicPartition, _: i64) -> Result<i32, LedgerError> {

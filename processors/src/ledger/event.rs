@@ -1,7 +1,7 @@
 //! What the ledger step says: one variant a topic.
 
 use kept_schemas::{
-    Codec, CodecError, OrderId, Topic, Wire,
+    Codec, CodecError, Micros, OrderId, Topic, Wire,
     events::{
         FulfilmentRequested, FulfilmentWithdrawn, NotificationRequested, OrderAccepted, OrderBackordered,
         OrderCancelled, OrderCompleted, OrderHeld, OrderNoted, OrderPaid, OrderReleased, OrderReserved, OrderUnheld,
@@ -39,6 +39,14 @@ macro_rules! ledger_events {
                 match self {
                     $(Self::$variant(it) => Some((it.order_id, it.seq)),)+
                     $(Self::$unnumbered(_) => None,)+
+                }
+            }
+
+            /// When it was decided; the same for everything that one cause brought about.
+            pub fn at(&self) -> Micros {
+                match self {
+                    $(Self::$variant(it) => it.at,)+
+                    $(Self::$unnumbered(it) => it.at,)+
                 }
             }
 

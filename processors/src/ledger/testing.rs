@@ -435,11 +435,16 @@ impl World {
         let mut seqs: BTreeMap<OrderId, i64> = BTreeMap::new();
         let mut sold: BTreeMap<OrderId, i64> = BTreeMap::new();
         let (mut postings, mut notifications) = (BTreeSet::new(), BTreeSet::new());
+        let follows = |it: &LedgerEvent| matches!(it, LedgerEvent::Posting(_) | LedgerEvent::Notification(_));
+        let moments: BTreeSet<(OrderId, Micros)> =
+            (self.journal.iter().filter(|it| !follows(it))).filter_map(|it| Some((it.place()?.0, it.at()))).collect();
         for event in &self.journal {
             fold(&mut folded, event);
             if let Some((order_id, seq)) = event.place() {
                 let before = seqs.insert(order_id, seq).unwrap_or(0);
                 assert_eq!(seq, before + 1, "numbers are dense: {event:?}");
+                // The read model takes an order's time from what a message or a posting follows from.
+                assert!(moments.contains(&(order_id, event.at())), "follows from nothing: {event:?}");
             }
             match event {
                 LedgerEvent::Posting(it) => {

@@ -276,6 +276,13 @@ impl World {
         self.topics[&at.topic].partitions[usize::try_from(at.partition).expect("not negative")].next
     }
 
+    /// Every group's offsets go back to half of what was committed, or are gone.
+    pub fn forget(&mut self) {
+        for group in self.groups.values_mut() {
+            group.committed.values_mut().for_each(|it| *it /= 2);
+        }
+    }
+
     pub fn group_committed(&self, group: &str, at: TopicPartition) -> Option<i64> {
         self.groups.get(group).and_then(|it| it.committed.get(&at).copied())
     }

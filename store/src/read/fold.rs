@@ -185,12 +185,11 @@ impl<'a> Changes<'a> {
                     Some(parcel_id) => self.parcel(parcel_id, &it.shipment_id).milestones.reach(it),
                 }
             }
+            // A message or a posting never comes alone: what it follows from bears the same time, and touches the order.
             LedgerEvent::Notification(it) => {
-                self.touch(it.order_id, it.at);
                 self.notifications.insert(&it.notification_id, it);
             }
             LedgerEvent::Posting(it) => {
-                self.touch(it.order_id, it.at);
                 for entry in &it.entries {
                     let key = (it.posting_id.as_str(), entry.account.as_str(), entry.amount.currency.as_str());
                     let sum = &mut self.postings.entry(key).or_insert((it, 0)).1;

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use kept_processors::ledger::LedgerEvent;
-use kept_schemas::{Headers, Micros, OrderId, order::Address};
+use kept_schemas::{Headers, OrderId, order::Address};
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
@@ -477,7 +477,7 @@ impl PgSinkTxn<'_> {
                     &col(&rows, |row| row.0.0),
                     &col(&rows, |row| row.1),
                     &col(&rows, |row| row.2.topic().name()),
-                    &col(&rows, |row| At(at(row.2))),
+                    &col(&rows, |row| At(row.2.at())),
                     &col(&rows, |row| cause(row.3)),
                     &col(&rows, |row| detail(row.2)),
                 ],
@@ -729,29 +729,4 @@ fn street(address: &Address) -> Option<String> {
 
 fn cause(headers: &Headers) -> Option<String> {
     headers.cause.as_ref().map(|(topic, partition, offset)| format!("{topic}/{partition}/{offset}"))
-}
-
-/// When the event was decided.
-fn at(event: &LedgerEvent) -> Micros {
-    match event {
-        LedgerEvent::Accepted(it) => it.at,
-        LedgerEvent::Held(it) => it.at,
-        LedgerEvent::Unheld(it) => it.at,
-        LedgerEvent::Released(it) => it.at,
-        LedgerEvent::Reserved(it) => it.at,
-        LedgerEvent::Backordered(it) => it.at,
-        LedgerEvent::Paid(it) => it.at,
-        LedgerEvent::Cancelled(it) => it.at,
-        LedgerEvent::Completed(it) => it.at,
-        LedgerEvent::Noted(it) => it.at,
-        LedgerEvent::Revised(it) => it.at,
-        LedgerEvent::Requested(it) => it.at,
-        LedgerEvent::Withdrawn(it) => it.at,
-        LedgerEvent::Despatched(it) => it.at,
-        LedgerEvent::Tracked(it) => it.at,
-        LedgerEvent::Notification(it) => it.at,
-        LedgerEvent::Posting(it) => it.at,
-        LedgerEvent::Stock(it) => it.at,
-        LedgerEvent::Woken(it) => it.at,
-    }
 }
