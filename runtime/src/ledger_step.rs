@@ -162,6 +162,13 @@ struct Part {
     careful_below: i64,
 }
 
+impl Part {
+    /// The topic's id and the offset that comes next.
+    fn place(&self) -> (&str, i64) {
+        (&self.topic_id, self.next)
+    }
+}
+
 /// A record on its way through a batch.
 struct Item {
     record: LogRecord,
@@ -356,7 +363,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         self.state.idle = 0;
         let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
-        check_beside(&facts, &self.state.parts)
+        check_beside(&facts, |at| self.state.parts.get(&at).map(Part::place))
     }
 
     async fn renew(&mut self) -> Result<(), Trouble> {
@@ -392,25 +399,18 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
 
     /// Tells the next owner that it need not go record by record. If it cannot be told, it will; no harm.
     async fn leave(&mut self, gone: &[TopicPartition]) {
-        let mut floors = Vec::new();
-        let mut epochs = Vec::new();
-        for at in gone {
-            if let Some(part) = self.state.parts.get(at)
-                && part.ready
-                && part.emitted == part.next
-            {
-                floors.push((*at, part.emitted));
-                epochs.push((*at, part.epoch));
-            }
-        }
-        if epochs.is_empty() || self.state.need_connection {
+        let whole = |at: &TopicPartition| {
+            self.state
+                .parts
+                .get(at)
+                .filter(|part| part.ready && part.emitted == part.next)
+                .map(|part| (*at, part.epoch))
+        };
+        let left: Vec<(TopicPartition, i64)> = gone.iter().filter_map(whole).collect();
+        if left.is_empty() || self.state.need_connection {
             return;
         }
-        let mut result = self.ledger.emitted(&floors).await;
-        if result.is_ok() {
-            result = self.ledger.leave(&epochs).await;
-        }
-        if let Err(error) = result {
+        if let Err(error) = self.ledger.leave(&left).await {
             tracing::info!(step = self.settings.step, %error, "leaving in good order could not be noted");
             self.state.need_connection |= matches!(error, LedgerError::Lost(_));
         }
@@ -477,13 +477,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
         let progress = self.ledger.take(at, &facts.topic_id, facts.start).await?;
         let next = progress.next_offset;
-        let agrees =
-            |facts: &TopicFacts| progress.topic_id == facts.topic_id && facts.start <= next && next <= facts.end;
-        let mut facts = facts;
-        if !agrees(&facts) {
-            // Another owner may have moved on since the first look.
-            facts = self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts);
-        }
+        let facts = facts.or_anew(&mut self.log, &progress.topic_id, next).await?;
         if progress.topic_id != facts.topic_id {
             return Err(Trouble::Stop(format!(
                 "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew; \
@@ -491,7 +485,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 facts.topic_id, progress.topic_id
             )));
         }
-        if !agrees(&facts) {
+        if !facts.fits(&progress.topic_id, next) {
             return Err(Trouble::Stop(format!(
                 "{place} is decided up to offset {next}, but the topic holds {} to {}: records were lost or the topic \
                  was cut off",
@@ -582,7 +576,6 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let outgoing: Vec<Outgoing> = rows.into_iter().map(Outgoing::from).collect();
         add(&self.counters.re_emissions, outgoing.len());
         self.transact(&outgoing, &offsets).await?;
-        self.ledger.emitted(&offsets).await?;
         for (at, upto) in offsets {
             if let Some(it) = open.get_mut(&at) {
                 *it = (upto, it.1, false);
@@ -632,7 +625,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             Ended::Stale(why) => return Err(Trouble::Stale(why)),
             Ended::Fatal(why) => return Err(Trouble::Stop(why)),
         }
-        Ok(())
+        // Noted here too: a broker may forget what it has confirmed.
+        Ok(self.ledger.emitted(offsets).await?)
     }
 
     /// Decides and emits what a poll brought.
@@ -667,13 +661,13 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
         let offsets: Vec<(TopicPartition, i64)> = ends.into_iter().collect();
         self.transact(&rows, &offsets).await?;
-        for &(at, emitted) in &offsets {
+        for (at, emitted) in offsets {
             if let Some(part) = self.state.parts.get_mut(&at) {
                 part.emitted = emitted;
             }
         }
         self.state.batch = (self.state.batch * 2).min(self.settings.max_records);
-        Ok(self.ledger.emitted(&offsets).await?)
+        Ok(())
     }
 
     /// After an unclean start: the attempt is counted before anything is done with the record.
@@ -829,7 +823,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             Ok(folded) => folded,
         };
         let facts = facts.map_err(Trouble::from)?;
-        check_beside(&facts, &state.parts)?;
+        check_beside(&facts, |at| state.parts.get(&at).map(Part::place))?;
         txn.write(&folded.written).await?;
         txn.commit().await?;
         time(&counters.spreads.store, began);
@@ -855,7 +849,6 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 owner_epoch: part.epoch,
                 from_offset: part.next,
                 to_offset: part.next,
-                emitted_floor: part.emitted,
             });
             entry.to_offset = item.record.offset + 1;
         }
@@ -920,12 +913,13 @@ impl From<Trouble> for Failed {
 
 /// A running consumer is not told that its topic was made anew; so the id is asked for every batch, after the batch
 /// was read and before it is committed.
-fn check_beside(facts: &[TopicFacts], parts: &BTreeMap<TopicPartition, Part>) -> Result<(), Trouble> {
+/// `place`: the id of a partition's topic and the offset it is read from; `None`: it is not ours any more.
+pub(crate) fn check_beside<'a>(
+    facts: &[TopicFacts],
+    place: impl Fn(TopicPartition) -> Option<(&'a str, i64)>,
+) -> Result<(), Trouble> {
     for facts in facts {
-        let Some(part) = parts.get(&facts.at) else {
-            continue;
-        };
-        if facts.topic_id != part.topic_id || part.next < facts.start || part.next > facts.end {
+        if place(facts.at).is_some_and(|(topic_id, next)| !facts.fits(topic_id, next)) {
             // Whether it is so for good is for `catch_up` to say: it asks anew, and stops with the reason.
             return Err(Trouble::Retry(format!(
                 "{}/{} is not as it was: id or extent changed",

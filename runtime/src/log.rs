@@ -84,6 +84,21 @@ pub struct TopicFacts {
     pub end: i64,
 }
 
+impl TopicFacts {
+    /// Whether it is still this topic, and reading can go on from `next`.
+    pub(crate) fn fits(&self, topic_id: &str, next: i64) -> bool {
+        self.topic_id == topic_id && (self.start..=self.end).contains(&next)
+    }
+
+    /// These if they fit; else what the broker says now, for an owner before us may have gone on since they were asked.
+    pub(crate) async fn or_anew<L: Log>(self, log: &mut L, topic_id: &str, next: i64) -> Result<Self, LogError> {
+        if self.fits(topic_id, next) {
+            return Ok(self);
+        }
+        Ok(log.topic_facts(&[self.at], Ask::Anew).await?.pop().unwrap_or(self))
+    }
+}
+
 /// How fresh [`TopicFacts`] must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {

@@ -17,8 +17,8 @@ use kept_store::seam::{Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTx
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    ledger_step::{Broken, IDLE_POLLS, StepSettings, Stopped, Trouble},
-    log::{Ask, Change, Log, LogRecord, TopicFacts},
+    ledger_step::{Broken, IDLE_POLLS, StepSettings, Stopped, Trouble, check_beside},
+    log::{Ask, Change, Log, LogRecord},
     schemas::{self, Schemas},
 };
 
@@ -31,6 +31,13 @@ struct Part {
     topic_id: String,
     epoch: i64,
     next: i64,
+}
+
+impl Part {
+    /// The topic's id and the offset that comes next.
+    fn place(&self) -> (&str, i64) {
+        (&self.topic_id, self.next)
+    }
 }
 
 /// The driver. Runs until it is told to stop, or until going on would be wrong.
@@ -153,7 +160,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         self.idle = 0;
         let ours: Vec<TopicPartition> = self.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
-        check(&facts, &self.parts)
+        check_beside(&facts, |at| self.parts.get(&at).map(Part::place))
     }
 
     async fn take_changes(&mut self, changes: Vec<Change>) {
@@ -196,13 +203,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             let place = format!("{}/{}", at.topic, at.partition);
             let progress = self.sink.take(at, &facts.topic_id, facts.start).await?;
             let next = progress.next_offset;
-            let agrees =
-                |facts: &TopicFacts| progress.topic_id == facts.topic_id && facts.start <= next && next <= facts.end;
-            let mut facts = facts;
-            if !agrees(&facts) {
-                // Another owner may have moved on since the first look.
-                facts = self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts);
-            }
+            let facts = facts.or_anew(&mut self.log, &progress.topic_id, next).await?;
             if progress.topic_id != facts.topic_id {
                 return Err(Trouble::Stop(format!(
                     "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew; \
@@ -210,7 +211,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                     facts.topic_id, progress.topic_id
                 )));
             }
-            if !agrees(&facts) {
+            if !facts.fits(&progress.topic_id, next) {
                 return Err(Trouble::Stop(format!(
                     "{place} is read up to offset {next}, but the topic holds {} to {}: records were lost; rebuild \
                      the read model",
@@ -328,7 +329,6 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                 owner_epoch: part.epoch,
                 from_offset: part.next,
                 to_offset: part.next,
-                emitted_floor: part.next,
             });
             entry.to_offset = record.offset + 1;
         }
@@ -357,7 +357,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         let (txn, facts) = tokio::join!(work, log.topic_facts(&asked, Ask::Beside));
         let txn = txn?;
         let facts = facts.map_err(Trouble::from).map_err(Failed::Trouble)?;
-        check(&facts, parts).map_err(Failed::Trouble)?;
+        check_beside(&facts, |at| parts.get(&at).map(Part::place)).map_err(Failed::Trouble)?;
         txn.commit().await?;
         let next = |at| moves.iter().find(|it| it.at == at).map(|it| it.to_offset);
         counters.gauges.behind(&facts, next);
@@ -381,21 +381,6 @@ impl From<LedgerError> for Failed {
             other => Self::Trouble(other.into()),
         }
     }
-}
-
-fn check(facts: &[TopicFacts], parts: &BTreeMap<TopicPartition, Part>) -> Result<(), Trouble> {
-    for facts in facts {
-        let Some(part) = parts.get(&facts.at) else {
-            continue;
-        };
-        if facts.topic_id != part.topic_id || part.next < facts.start || part.next > facts.end {
-            return Err(Trouble::Retry(format!(
-                "{}/{} is not as it was: id or extent changed",
-                facts.at.topic, facts.at.partition
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// `Ok(Err(id))`: this schema id is not known yet.

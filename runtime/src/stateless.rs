@@ -24,7 +24,7 @@ use kept_store::seam::{Entered, LedgerError, Places, TopicPartition};
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    ledger_step::{Broken, IDLE_POLLS, MAX_ATTEMPTS, StepSettings, Stopped, Trouble, forgotten},
+    ledger_step::{Broken, IDLE_POLLS, MAX_ATTEMPTS, StepSettings, Stopped, Trouble, check_beside, forgotten},
     log::{Ask, Change, Ended, Log, LogRecord, Outgoing, TopicFacts},
     schemas::{self, Schemas},
 };
@@ -121,9 +121,14 @@ struct Part {
     topic_id: String,
     epoch: i64,
     next: i64,
-    /// Committed up to here, as far as we know.
-    floor: i64,
     careful_below: i64,
+}
+
+impl Part {
+    /// The topic's id and the offset that comes next.
+    fn place(&self) -> (&str, i64) {
+        (&self.topic_id, self.next)
+    }
 }
 
 /// The driver of one stateless step or of several fused ones. Runs until it is told to stop, or until going on would
@@ -364,25 +369,20 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 let entered = if first {
                     self.places.enter(at, &facts.topic_id).await?
                 } else {
-                    Entered { topic_id: old.topic_id, epoch: old.epoch, clean: true, floor: old.floor }
+                    Entered { topic_id: old.topic_id, epoch: old.epoch, clean: true, floor: old.next }
                 };
                 // Only now: an owner before us may have gone on until here.
                 let group = self.log.group_offset(at).await?;
                 let known = group.unwrap_or(facts.start);
                 let next = known.max(entered.floor);
-                let agrees = |it: &TopicFacts| it.topic_id == entered.topic_id && it.start <= next && next <= it.end;
-                let facts = if agrees(&facts) {
-                    facts
-                } else {
-                    self.log.topic_facts(&[at], Ask::Anew).await?.pop().unwrap_or(facts)
-                };
+                let facts = facts.or_anew(&mut self.log, &entered.topic_id, next).await?;
                 if entered.topic_id != facts.topic_id {
                     return Err(Trouble::Stop(format!(
                         "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew",
                         facts.topic_id, entered.topic_id
                     )));
                 }
-                if !agrees(&facts) {
+                if !facts.fits(&entered.topic_id, next) {
                     return Err(Trouble::Stop(format!(
                         "{place} is done up to offset {next}, but the topic holds {} to {}: records were lost or the \
                          topic was made anew",
@@ -403,8 +403,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 if group.is_some() {
                     floors.push((at, next));
                 }
-                let Entered { topic_id, epoch, floor, .. } = entered;
-                let part = Part { ready: true, topic_id, epoch, next, floor, careful_below };
+                let part = Part { ready: true, topic_id: entered.topic_id, epoch: entered.epoch, next, careful_below };
                 self.state.parts.insert(at, part);
             }
         }
@@ -526,7 +525,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         }
         for &(at, next) in &offsets {
             if let Some(part) = self.state.parts.get_mut(&at) {
-                (part.next, part.floor) = (next, next);
+                part.next = next;
             }
         }
         Ok(self.places.done_to(&offsets).await?)
@@ -544,18 +543,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     }
 
     fn check(&self, facts: &[TopicFacts]) -> Result<(), Trouble> {
-        for facts in facts {
-            let Some(part) = self.state.parts.get(&facts.at) else {
-                continue;
-            };
-            if facts.topic_id != part.topic_id || part.next < facts.start || part.next > facts.end {
-                return Err(Trouble::Retry(format!(
-                    "{}/{} is not as it was: id or extent changed",
-                    facts.at.topic, facts.at.partition
-                )));
-            }
-        }
-        Ok(())
+        check_beside(facts, |at| self.state.parts.get(&at).map(Part::place))
     }
 
     async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)]) -> Result<(), Trouble> {

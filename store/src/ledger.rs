@@ -86,9 +86,9 @@ statements! {
         );
 
         advance = "UPDATE progress p
-                   SET next_offset = u.to_offset, emitted_floor = greatest(p.emitted_floor, u.floor)
-                   FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-                        u(topic, partition_no, epoch, from_offset, to_offset, floor)
+                   SET next_offset = u.to_offset
+                   FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[])
+                        u(topic, partition_no, epoch, from_offset, to_offset)
                    WHERE p.step = $1 AND p.topic = u.topic AND p.partition_no = u.partition_no
                      AND p.owner_epoch = u.epoch AND p.next_offset = u.from_offset";
         now = "SELECT now()";
@@ -371,11 +371,10 @@ impl LedgerTxn for PgTxn<'_> {
         let epochs: Vec<i64> = moves.iter().map(|it| it.owner_epoch).collect();
         let from: Vec<i64> = moves.iter().map(|it| it.from_offset).collect();
         let to: Vec<i64> = moves.iter().map(|it| it.to_offset).collect();
-        let floors: Vec<i64> = moves.iter().map(|it| it.emitted_floor).collect();
         self.failed = true;
         let moved = self
             .txn
-            .execute(&self.statements.advance, &[&self.step, &topics, &partitions, &epochs, &from, &to, &floors])
+            .execute(&self.statements.advance, &[&self.step, &topics, &partitions, &epochs, &from, &to])
             .await?;
         let all = usize::try_from(moved) == Ok(moves.len());
         // After a miss there is nothing to commit.

@@ -41,8 +41,6 @@ pub struct Advance {
     pub from_offset: i64,
     /// New next offset.
     pub to_offset: i64,
-    /// Known to be emitted by now; raises the floor for free.
-    pub emitted_floor: i64,
 }
 
 /// What a batch must lock. The ledger locks orders first, then SKUs, then stock rows, each in key order.

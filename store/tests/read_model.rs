@@ -324,13 +324,7 @@ impl Bench {
 
     async fn apply(&mut self, records: &[SinkRecord]) -> Result<(), LedgerError> {
         let mut txn = self.sink.begin().await?;
-        let advance = Advance {
-            at: AT,
-            owner_epoch: self.epoch,
-            from_offset: self.next,
-            to_offset: self.next + 1,
-            emitted_floor: 0,
-        };
+        let advance = Advance { at: AT, owner_epoch: self.epoch, from_offset: self.next, to_offset: self.next + 1 };
         assert!(txn.advance(&[advance]).await?);
         txn.apply(records).await?;
         txn.commit().await?;
@@ -491,7 +485,7 @@ async fn a_batch_of_a_sink_that_lost_its_partition_does_not_happen() {
     let mut old = Bench::new(&on).await;
     let records: Vec<SinkRecord> = (0..).zip(history()).map(|(offset, event)| record(offset, event)).collect();
     let mut stuck = old.sink.begin().await.expect("a transaction");
-    let advance = Advance { at: AT, owner_epoch: 1, from_offset: 0, to_offset: 1, emitted_floor: 0 };
+    let advance = Advance { at: AT, owner_epoch: 1, from_offset: 0, to_offset: 1 };
     assert!(stuck.advance(std::slice::from_ref(&advance)).await.expect("advances"));
     stuck.apply(&records).await.expect("applied");
 
@@ -548,8 +542,7 @@ async fn write_journal(on: &Deployment, events: Vec<LedgerEvent>) {
     let taken = ledger.take(at, "t", 0).await.expect("taken");
     let offset = taken.next_offset;
     let mut txn = ledger.begin().await.expect("a transaction");
-    let advance =
-        Advance { at, owner_epoch: taken.owner_epoch, from_offset: offset, to_offset: offset + 1, emitted_floor: 0 };
+    let advance = Advance { at, owner_epoch: taken.owner_epoch, from_offset: offset, to_offset: offset + 1 };
     assert!(txn.advance(&[advance]).await.expect("advances"));
     let orders = events.iter().filter_map(|event| event.place().map(|(order, _)| order)).collect();
     let mut locked = txn.lock(&Keys { orders, ..Keys::default() }, &mut |_| Vec::new()).await.expect("locks");
@@ -610,7 +603,7 @@ async fn a_rebuilt_model_equals_the_live_one_and_goes_on_where_it_stood() {
     assert!(matches!(bench.apply(late).await, Err(LedgerError::Lost(_))), "the sink's session was ended");
     bench.sink.reconnect().await.expect("a new session");
     let mut stale = bench.sink.begin().await.expect("a transaction");
-    let stale_move = Advance { at: AT, owner_epoch: 1, from_offset: 2, to_offset: 3, emitted_floor: 0 };
+    let stale_move = Advance { at: AT, owner_epoch: 1, from_offset: 2, to_offset: 3 };
     assert!(!stale.advance(&[stale_move]).await.expect("an answer"), "the epoch is another one");
     drop(stale);
     let mut bench = Bench::new(&on).await;

@@ -139,7 +139,6 @@ impl Store {
         for (book, it) in staged.moves {
             if let Some(row) = self.progress.get_mut(&(book, it.at)) {
                 row.next_offset = it.to_offset;
-                row.emitted_floor = row.emitted_floor.max(it.emitted_floor);
             }
         }
         self.orders.extend(staged.facts.orders);

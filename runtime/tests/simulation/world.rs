@@ -276,7 +276,7 @@ impl World {
         self.topics[&at.topic].partitions[usize::try_from(at.partition).expect("not negative")].next
     }
 
-    /// Every group's offsets go back to half of what was committed, or are gone.
+    /// Every group's committed offsets go back to half of themselves.
     pub fn forget(&mut self) {
         for group in self.groups.values_mut() {
             group.committed.values_mut().for_each(|it| *it /= 2);
