@@ -57,10 +57,10 @@ pub fn words(day: &Summary, speed: &Speed) -> String {
             amount(money.sold_minor, &money.currency),
         ));
     }
-    line(format!(
-        "{} records could not be read (./kept dead-letters list)",
-        if day.dead_letters == 0 { "No".into() } else { grouped(day.dead_letters) }
-    ));
+    line(match day.dead_letters {
+        0 => "Every record could be read".into(),
+        letters => format!("{} records could not be read (./kept dead-letters list)", grouped(letters)),
+    });
     line(String::new());
     let rate = |n: i64, over: Duration| if over.is_zero() { 0.0 } else { n as f64 / over.as_secs_f64() };
     line(format!(
