@@ -227,9 +227,10 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
 
     async fn work(&mut self, records: Vec<LogRecord>) -> Result<(), Trouble> {
         let read = self.read(&records).await?;
-        let mut work: VecDeque<Vec<(usize, SinkRecord)>> = VecDeque::from([read.into_iter().enumerate().collect()]);
+        // A slice, and where in `records` it begins.
+        let mut work: VecDeque<(usize, Vec<SinkRecord>)> = VecDeque::from([(0, read)]);
         let mut repeats = 0;
-        while let Some(mut slice) = work.pop_front() {
+        while let Some((first, mut slice)) = work.pop_front() {
             match self.attempt(&slice).await {
                 Ok(moves) => {
                     repeats = 0;
@@ -250,7 +251,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                         return Err(Trouble::Retry(why));
                     }
                     self.log.pause(Duration::from_millis(5 * repeats)).await;
-                    work.push_front(slice);
+                    work.push_front((first, slice));
                 }
                 Err(Failed::Refused(why)) if slice.len() > 1 => {
                     add(&self.counters.bisections, 1);
@@ -261,11 +262,11 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                         "batch refused; cutting it in two"
                     );
                     let rest = slice.split_off(slice.len() / 2);
-                    work.push_front(rest);
-                    work.push_front(slice);
+                    work.push_front((first + slice.len(), rest));
+                    work.push_front((first, slice));
                 }
                 Err(Failed::Refused(why)) => {
-                    let (position, record) = &mut slice[0];
+                    let record = &mut slice[0];
                     if matches!(record.input, SinkInput::DeadLetter(_)) {
                         return Err(Trouble::Stop(format!(
                             "record {}/{}/{} cannot be stored, not even as a dead letter: {why}",
@@ -278,8 +279,8 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                         offset = record.offset, traceparent = record.headers.traceparent, why,
                         "record cannot be stored; it becomes a dead letter"
                     );
-                    record.input = unreadable(&self.settings.step, &records[*position], &why);
-                    work.push_front(slice);
+                    record.input = unreadable(&self.settings.step, &records[first], &why);
+                    work.push_front((first, slice));
                 }
             }
         }
@@ -320,9 +321,9 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
     }
 
     /// One Postgres transaction: offsets and rows.
-    async fn attempt(&mut self, slice: &[(usize, SinkRecord)]) -> Result<Vec<Advance>, Failed> {
+    async fn attempt(&mut self, records: &[SinkRecord]) -> Result<Vec<Advance>, Failed> {
         let mut moves: BTreeMap<TopicPartition, Advance> = BTreeMap::new();
-        for (_, record) in slice {
+        for record in records {
             let part = &self.parts[&record.at];
             let entry = moves.entry(record.at).or_insert(Advance {
                 at: record.at,
@@ -342,7 +343,6 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             }
         }
         let asked: Vec<TopicPartition> = moves.iter().map(|it| it.at).collect();
-        let records: Vec<SinkRecord> = slice.iter().map(|(_, record)| record.clone()).collect();
         let began = Instant::now();
         let Self { log, sink, parts, counters, .. } = self;
         let work = async {
@@ -350,7 +350,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             if !txn.advance(&moves).await? {
                 return Err(Failed::Trouble(Trouble::Miss));
             }
-            txn.apply(&records).await?;
+            txn.apply(records).await?;
             Ok(txn)
         };
         // The question for the topic's id goes beside the work; its answer is awaited before the commit.

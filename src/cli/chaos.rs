@@ -50,7 +50,7 @@ pub struct Chaos {
     /// Where its servers, data and logs are; what an earlier run left there is deleted
     #[arg(long, default_value = ".kept/chaos", value_name = "FOLDER")]
     home: PathBuf,
-    /// Leave servers and data for a look afterwards; the next run deletes them
+    /// Leave data and logs for a look afterwards even when everything held; the next run deletes them
     #[arg(long)]
     keep: bool,
     /// Print the schedule and do nothing
@@ -110,17 +110,15 @@ impl Chaos {
         Ok(if report.ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Stops everything. Data stays when it was asked for, and when there is something to look into.
+    /// Stops everything: without its proxies nothing of it could go on. Data stays when it was asked for, and when there
+    /// is something to look into.
     fn end(&self, report: Option<&Report>, say: &dyn Fn(&str)) -> Result<()> {
         let home = Home::at(&self.home)?;
-        if self.keep {
-            say(&format!("servers and data stay in {}", home.root().display()));
-            return Ok(());
-        }
-        let fine = report.is_some_and(Report::ok);
-        servers::down(&home, fine, &|_| ())?;
-        if !fine {
-            say(&format!("data and logs are in {}", home.root().display()));
+        let stays = self.keep || !report.is_some_and(Report::ok);
+        servers::down(&home, !stays, &|_| ())?;
+        if stays {
+            let root = home.root().display();
+            say(&format!("data and logs are in {root}; KEPT_HOME={root} ./kept up starts servers with them"));
         }
         Ok(())
     }

@@ -48,8 +48,9 @@ const OTHER_OWNER: Duration = Duration::from_secs(75);
 const SPEED: &str = "21600";
 /// As many slots as processes of a part, so that another one must take over a slot that was in use.
 const SLOTS: &str = "2";
-/// A record that ends a process is parked at the start after so many ends.
-const STARTS: usize = 3;
+/// A record that ends a process is parked when it is met for the third careful start. Its first meeting was one too if
+/// the partition was still being worked on record by record after an earlier kill.
+const ENDS: [usize; 2] = [2, 3];
 
 pub struct Deployment {
     pub eyes: Eyes,
@@ -487,11 +488,17 @@ impl Deployment {
         let paid =
             self.wait_for(RECOVERY, async |eyes| Ok(eyes.status(order).await?.is_some_and(|it| it != "held"))).await;
         let note = format!("{ends} processes ended, then it was parked");
-        match (paid, ends) {
-            (false, _) => Ok((None, format!("{note}, but released it was not decided"))),
-            (true, STARTS) => Ok((recovered, note)),
-            (true, _) => Ok((None, format!("{note}, which should be at the third"))),
+        if !paid {
+            let standing = match self.eyes.in_words(order).await {
+                Ok(words) => words,
+                Err(error) => format!("where it stands could not be asked: {error:#}"),
+            };
+            return Ok((None, format!("{note}, but released it was not decided: {standing}")));
         }
+        if !ENDS.contains(&ends) {
+            return Ok((None, format!("{note}, which should be at the third start that meets it")));
+        }
+        Ok((recovered, note))
     }
 
     fn killing_payment(&self, made: &Made, number: u8) -> Result<Outgoing> {

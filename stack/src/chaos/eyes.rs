@@ -54,6 +54,25 @@ impl Eyes {
         Ok(count(&rows)? > 0)
     }
 
+    /// Where an order stands, for a person who must find out why: headline, open holds, what is parked, what was tried.
+    pub async fn in_words(&mut self, order: OrderId) -> Result<String> {
+        let rows = self
+            .ask(
+                "SELECT concat_ws('; ',
+                     'status ' || coalesce((SELECT status FROM read.orders WHERE order_id = $1), 'not shown'),
+                     (SELECT 'held for ' || string_agg(reason, ', ') FROM read.holds
+                      WHERE order_id = $1 AND resolved_at IS NULL),
+                     (SELECT 'parked: ' || string_agg(concat_ws(' ', topic, partition_no, record_offset, reason,
+                                                                'let go at ' || released_at), ', ')
+                      FROM ledger.parked WHERE order_id = $1),
+                     (SELECT 'tried: ' || string_agg(concat_ws(' ', topic, partition_no, record_offset, attempts), ', ')
+                      FROM ledger.attempts WHERE attempts > 1))",
+                &[&order.0],
+            )
+            .await?;
+        rows.first().context("a row of words")?.try_get(0).context("read the words")
+    }
+
     /// One question, with a new session when the last one is of no use any more.
     pub async fn ask(&mut self, question: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         if self.client.as_ref().is_none_or(Client::is_closed) {
