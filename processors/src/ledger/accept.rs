@@ -242,10 +242,11 @@ struct Found {
     detail: String,
 }
 
-/// One hold for each reason, with all its evidence.
+/// One hold for each reason, with all its evidence. A reason that this version has no word for holds the order too: a
+/// newer check found something, and only a person can tell what.
 fn problems(it: &OrderValidated) -> Vec<Found> {
     let mut by_reason: BTreeMap<HoldReason, Vec<&Problem>> = BTreeMap::new();
-    for problem in it.problems.iter().filter(|problem| problem.reason != HoldReason::Unknown) {
+    for problem in &it.problems {
         by_reason.entry(problem.reason).or_default().push(problem);
     }
     let mut found: Vec<Found> = by_reason
@@ -274,5 +275,6 @@ fn from_checks(reason: HoldReason) -> bool {
             | HoldReason::TotalsDiffer
             | HoldReason::ValueImplausible
             | HoldReason::NoGoods
+            | HoldReason::Unknown
     )
 }

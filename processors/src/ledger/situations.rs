@@ -223,6 +223,19 @@ fn a_corrected_address_goes_back_through_the_checks_and_answers_their_holds() {
 }
 
 #[test]
+fn a_problem_that_this_version_has_no_word_for_holds_the_order_until_it_is_answered() {
+    let unknown = || validated(with_problem(order(1, &[("A", 2)]), Unknown, "a check of a newer version"));
+    let mut world = World::with(&[("A", "north", 2)]);
+    let events = world.take(unknown());
+    assert_said(&events, &["accepted 2", "told order_confirmed", "held unknown"]);
+    let mut correction = command(1, CommandKind::CorrectAddress);
+    correction.party = party("9999 ZZ");
+    let events = world.take_all(LedgerInput::Command(Box::new(correction)));
+    let again = ["revised", "accepted 0", "unheld unknown corrected", "released", "requested north"];
+    assert_said(&events, &[&again[..], &["pin 2 A at north"]].concat());
+}
+
+#[test]
 fn the_same_order_again_is_noted_and_never_overwrites() {
     let other_account = |mut it: OrderValidated| {
         it.order.account = "feed".into();
