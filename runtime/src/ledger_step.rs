@@ -626,7 +626,9 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             Ended::Fatal(why) => return Err(Trouble::Stop(why)),
         }
         // Noted here too: a broker may forget what it has confirmed.
-        Ok(self.ledger.emitted(offsets).await?)
+        // What is not ours any more is for the next compare-and-set to say.
+        self.ledger.emitted(offsets).await?;
+        Ok(())
     }
 
     /// Decides and emits what a poll brought.
@@ -866,7 +868,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
 }
 
 /// Told when the broker gives an older committed offset than one that it had confirmed: it lost commits, or went back
-/// to a state before them. What was confirmed is not done again.
+/// to a state before them. What was confirmed is not done again; whether the outputs are there still, when a machine
+/// went down and not only a process, is for `kept check` to say.
 pub(crate) fn forgotten(step: &str, counters: &Counters, place: &str, group: Option<i64>, floor: i64) {
     add(&counters.forgotten_offsets, 1);
     tracing::error!(
@@ -874,7 +877,7 @@ pub(crate) fn forgotten(step: &str, counters: &Counters, place: &str, group: Opt
         place,
         group,
         floor,
-        "the broker forgot offsets that it had committed; going on from what was noted here"
+        "the broker forgot offsets that it had committed; going on from what was noted here; `kept check` tells whether records are gone too"
     );
 }
 

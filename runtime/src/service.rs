@@ -473,7 +473,8 @@ async fn work_in<R: Rules + Clone>(
                 .filter(|it| steps.iter().any(|name| it.name == name))
                 .copied()
                 .collect();
-            let Some(places) = connect(&name, stop, || PgLedger::connect(url, &prefix, &name)).await? else {
+            // By the group, which they share whether they run fused or apart, and not by the part.
+            let Some(places) = connect(&name, stop, || PgLedger::connect(url, &prefix, STEPS_GROUP)).await? else {
                 return Ok(());
             };
             let inputs = Stateless::<KafkaLog, PgLedger, Registry>::inputs(&steps);

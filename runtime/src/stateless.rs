@@ -19,7 +19,7 @@ use std::{
 
 use kept_processors::{ledger::Cause, reference::Reference};
 use kept_schemas::{Codec, CodecError, EventId, Headers, Micros, Topic, Wire, topics::Record};
-use kept_store::seam::{Entered, LedgerError, Places, TopicPartition};
+use kept_store::seam::{LedgerError, Places, TopicPartition};
 
 use crate::{
     counters::{Counters, add, time},
@@ -366,15 +366,13 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             for facts in self.log.topic_facts(&[at], Ask::Anew).await? {
                 let old = self.state.parts.get(&at).cloned().unwrap_or_default();
                 let first = old.topic_id.is_empty();
-                let entered = if first {
-                    self.places.enter(at, &facts.topic_id).await?
-                } else {
-                    Entered { topic_id: old.topic_id, epoch: old.epoch, clean: true, floor: old.next }
-                };
+                // Each time: another connection of ours owns nothing yet, and a late rival may have taken it.
+                let entered = self.places.enter(at, &facts.topic_id).await?;
+                let floor = entered.floor.max(old.next);
                 // Only now: an owner before us may have gone on until here.
                 let group = self.log.group_offset(at).await?;
                 let known = group.unwrap_or(facts.start);
-                let next = known.max(entered.floor);
+                let next = known.max(floor);
                 let facts = facts.or_anew(&mut self.log, &entered.topic_id, next).await?;
                 if entered.topic_id != facts.topic_id {
                     return Err(Trouble::Stop(format!(
@@ -389,8 +387,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                         facts.start, facts.end
                     )));
                 }
-                if known < entered.floor {
-                    forgotten(&self.settings.step, &self.counters, &place, group, entered.floor);
+                if known < floor {
+                    forgotten(&self.settings.step, &self.counters, &place, group, floor);
                     tell.push((at, next));
                 }
                 let unclean = first && !entered.clean;
@@ -408,9 +406,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             }
         }
         // Who was killed or cut off between its commit and this note did not come to it.
-        if !floors.is_empty() {
-            self.places.done_to(&floors).await?;
-        }
+        self.note_done(&floors).await?;
         if !tell.is_empty() {
             self.transact(&[], &tell).await?;
         }
@@ -528,7 +524,12 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 part.next = next;
             }
         }
-        Ok(self.places.done_to(&offsets).await?)
+        self.note_done(&offsets).await
+    }
+
+    /// What is committed, so that a broker that forgets it is noticed.
+    async fn note_done(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
+        if floors.is_empty() || self.places.done_to(floors).await? { Ok(()) } else { Err(Trouble::Miss) }
     }
 
     /// Asks the registry for the schemas that these records were written with and we do not know.

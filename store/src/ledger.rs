@@ -247,7 +247,9 @@ impl Ledger for PgLedger {
             emitted_floor: row.get(3),
             clean,
         };
-        txn.execute(&statements.forget_attempts, &[step, &topic, &at.partition, &progress.next_offset]).await?;
+        // A step without memory moves only the floor.
+        let done = progress.next_offset.max(progress.emitted_floor);
+        txn.execute(&statements.forget_attempts, &[step, &topic, &at.partition, &done]).await?;
         txn.commit().await?;
         owned.insert(at, progress.owner_epoch);
         places.insert(at, row.get(4));
@@ -289,17 +291,17 @@ impl Ledger for PgLedger {
         Ok((rows, up_to))
     }
 
-    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
+    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError> {
         let owned: Vec<_> = floors.iter().filter_map(|(at, floor)| Some((*at, *self.owned.get(at)?, *floor))).collect();
-        if owned.is_empty() {
-            return Ok(());
-        }
         let topics: Vec<&str> = owned.iter().map(|(at, ..)| at.topic.name()).collect();
         let partitions: Vec<i32> = owned.iter().map(|(at, ..)| at.partition).collect();
         let epochs: Vec<i64> = owned.iter().map(|(_, epoch, _)| *epoch).collect();
-        let floors: Vec<i64> = owned.iter().map(|(.., floor)| *floor).collect();
-        self.client.execute(&self.statements.emitted, &[&self.step, &topics, &partitions, &epochs, &floors]).await?;
-        Ok(())
+        let raised: Vec<i64> = owned.iter().map(|(.., floor)| *floor).collect();
+        let kept = self
+            .client
+            .execute(&self.statements.emitted, &[&self.step, &topics, &partitions, &epochs, &raised])
+            .await?;
+        Ok(usize::try_from(kept) == Ok(floors.len()))
     }
 
     async fn attempt(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError> {

@@ -167,8 +167,9 @@ pub trait Ledger {
         limit: usize,
     ) -> Result<(Vec<JournalRow>, i64), LedgerError>;
 
-    /// Raises the emitted floor of partitions we own, outside of a batch.
-    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
+    /// Raises the emitted floor of partitions we own, outside of a batch. False: one of them is not ours, or not by
+    /// this connection, and its floor stays.
+    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError>;
 
     /// Counts one more attempt at a record, committed before the attempt; returns the count, this one included.
     async fn attempt(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError>;
@@ -184,15 +185,16 @@ pub trait Ledger {
 /// and how often a record was tried. Every [`Ledger`] can do that; `()` remembers nothing.
 #[allow(async_fn_in_trait)]
 pub trait Places {
-    /// Takes a partition over. The topic's id when it was first taken, and whether it was left in good order (as it
-    /// is the first time).
+    /// Takes a partition over, or, after another connection or owner, anew. The topic's id when it was first taken, and
+    /// whether it was left in good order (as it is the first time).
     async fn enter(&mut self, at: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError>;
 
     /// As [`Ledger::attempt`].
     async fn attempt_at(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError>;
 
-    /// Everything before these offsets is committed: kept, so that a broker that forgets it is noticed.
-    async fn done_to(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
+    /// Everything before these offsets is committed: kept, so that a broker that forgets it is noticed. False: not
+    /// all are kept, and [`Places::enter`] comes first.
+    async fn done_to(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError>;
 
     /// As [`Ledger::leave`].
     async fn leave_places(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
@@ -218,7 +220,7 @@ impl<S: Ledger> Places for S {
         Ok(Entered { topic_id: taken.topic_id, epoch: taken.owner_epoch, clean, floor: taken.emitted_floor })
     }
 
-    async fn done_to(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
+    async fn done_to(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError> {
         self.emitted(floors).await
     }
 
@@ -240,8 +242,8 @@ impl Places for () {
         Ok(Entered { topic_id: topic_id.to_owned(), epoch: 0, clean: true, floor: 0 })
     }
 
-    async fn done_to(&mut self, _: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
-        Ok(())
+    async fn done_to(&mut self, _: &[(TopicPartition, i64)]) -> Result<bool, LedgerError> {
+        Ok(true)
     }
 
     async fn attempt_at(&mut self, _: TopicPartition, _: i64) -> Result<i32, LedgerError> {

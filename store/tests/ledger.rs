@@ -489,10 +489,12 @@ async fn only_the_owner_raises_the_emitted_floor_and_it_never_falls() {
     let on = Deployment::new().await;
     let mut ours = ledger(&on).await;
     ours.take(AT, "t", 10).await.expect("taken");
-    ours.emitted(&[(AT, 15)]).await.expect("raised");
-    ours.emitted(&[(AT, 12)]).await.expect("ignored");
+    assert_eq!(ours.emitted(&[(AT, 15)]).await, Ok(true));
+    assert_eq!(ours.emitted(&[(AT, 12)]).await, Ok(true), "it is beyond that already");
     let mut theirs = ledger(&on).await;
-    theirs.emitted(&[(AT, 99)]).await.expect("ignored");
+    assert_eq!(theirs.emitted(&[(AT, 99)]).await, Ok(false), "they never took it");
+    ours.reconnect().await.expect("connected anew");
+    assert_eq!(ours.emitted(&[(AT, 99)]).await, Ok(false), "this connection did not take it");
     assert_eq!(theirs.progress(AT).await.expect("progress").expect("a row").emitted_floor, 15);
 }
 

@@ -154,6 +154,8 @@ pub struct ModelStore {
     world: Shared,
     book: Book,
     session: u64,
+    /// What this session took, and at which epoch.
+    owned: BTreeMap<TopicPartition, i64>,
 }
 
 impl ModelStore {
@@ -161,7 +163,7 @@ impl ModelStore {
         let mut it = world.borrow_mut();
         let session = it.fresh();
         it.store.sessions.insert(session, Session::default());
-        Self { world: Rc::clone(world), book, session }
+        Self { world: Rc::clone(world), book, session, owned: BTreeMap::new() }
     }
 
     /// One round trip. Now and then the connection breaks.
@@ -198,6 +200,7 @@ impl ModelStore {
             taken
         };
         self.trip().await?;
+        self.owned.insert(at, taken.owner_epoch);
         Ok(taken)
     }
 
@@ -245,6 +248,8 @@ impl ModelStore {
         self.session = it.fresh();
         let session = self.session;
         it.store.sessions.insert(session, Session::default());
+        drop(it);
+        self.owned.clear();
         Ok(())
     }
 }
@@ -468,15 +473,19 @@ impl Ledger for ModelStore {
         Ok((rows, cut))
     }
 
-    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), LedgerError> {
+    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError> {
         self.trip().await?;
+        let mut kept = 0;
         let mut it = self.world.borrow_mut();
         for (at, floor) in floors {
-            if let Some(row) = it.store.progress.get_mut(&(self.book, *at)) {
+            let Some(&epoch) = self.owned.get(at) else { continue };
+            let row = it.store.progress.get_mut(&(self.book, *at)).filter(|row| row.owner_epoch == epoch);
+            if let Some(row) = row {
                 row.emitted_floor = row.emitted_floor.max(*floor);
+                kept += 1;
             }
         }
-        Ok(())
+        Ok(kept == floors.len())
     }
 
     async fn attempt(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError> {
