@@ -371,8 +371,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 let floor = entered.floor.max(old.next);
                 // Only now: an owner before us may have gone on until here.
                 let group = self.log.group_offset(at).await?;
-                let known = group.unwrap_or(facts.start);
-                let next = known.max(floor);
+                let next = goes_on_at(group, floor, facts.start);
                 let facts = facts.or_anew(&mut self.log, &entered.topic_id, next).await?;
                 if entered.topic_id != facts.topic_id {
                     return Err(Trouble::Stop(format!(
@@ -387,7 +386,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                         facts.start, facts.end
                     )));
                 }
-                if known < floor {
+                if group.unwrap_or(0) < floor {
                     forgotten(&self.settings.step, &self.counters, &place, group, floor);
                     tell.push((at, next));
                 }
@@ -588,6 +587,16 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     }
 }
 
+/// The offset from which a partition is worked on. `floor`: what was noted as committed, 0 when nothing was. A broker
+/// that lost the group's offset altogether does not send us back to the topic's start, nor past what retention took.
+fn goes_on_at(group: Option<i64>, floor: i64, start: i64) -> i64 {
+    match group {
+        Some(group) => group.max(floor),
+        None if floor > 0 => floor,
+        None => start,
+    }
+}
+
 /// What a batch sent, told once it is committed.
 #[derive(Default)]
 struct Sent {
@@ -725,4 +734,24 @@ fn dead(codec: &Codec, step: &str, record: &LogRecord, why: &str) -> Result<Outg
         traceparent: record.headers.traceparent.clone(),
     };
     dead_letters::row(codec, step, record, &cause, why, record.timestamp).map(Outgoing::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_goes_on_at_what_is_known_to_be_committed_and_at_the_topics_start_only_when_nothing_is() {
+        let cases = [
+            ("the first time", None, 0, 5, 5),
+            ("as the group says", Some(9), 9, 5, 9),
+            ("the note was not written", Some(9), 7, 5, 9),
+            ("the broker forgot a part", Some(7), 9, 5, 9),
+            ("the broker forgot all", None, 9, 5, 9),
+            ("and retention took records since: too low, so that it stops", None, 9, 20, 9),
+        ];
+        for (what, group, floor, start, next) in cases {
+            assert_eq!(goes_on_at(group, floor, start), next, "{what}");
+        }
+    }
 }

@@ -164,7 +164,7 @@ statements! {
                                             payload, reason)
                         SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[],
                                              $7::bytea[], $8::bytea[], $9::text[])
-                        ON CONFLICT (topic, partition_no, record_offset) DO NOTHING";
+                        ON CONFLICT (topic, partition_no, record_offset, event_id) DO NOTHING";
     }
 }
 

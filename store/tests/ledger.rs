@@ -485,6 +485,24 @@ async fn a_parked_order_is_known_as_parked_and_tries_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_a_topic_made_anew_is_parked_beside_one_of_the_old_topic_at_the_same_place() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    for (number, event) in [(1, "of the old topic"), (2, "of the new topic")] {
+        let mut txn = ledger.begin().await.expect("a transaction");
+        let locked = lock(&mut txn, &[id(number)], &[]).await;
+        let cause = Cause { event_id: EventId::of_input("test", event, b""), ..cause(0) };
+        let reason = Some("a panic".to_owned());
+        let parked = vec![Parked { order_id: id(number), cause, key: b"k".to_vec(), payload: vec![0], reason }];
+        txn.write(&Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
+        txn.commit().await.expect("commits");
+    }
+    let mut txn = ledger.begin().await.expect("a transaction");
+    assert_eq!(lock(&mut txn, &[id(1), id(2)], &[]).await.parked, [id(1), id(2)].into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_owner_raises_the_emitted_floor_and_it_never_falls() {
     let on = Deployment::new().await;
     let mut ours = ledger(&on).await;
