@@ -247,7 +247,12 @@ pub fn markdown() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use kept_runtime::steps::FUSED;
+
     use super::*;
+    use crate::check::steps::reader_of;
 
     #[test]
     fn every_topic_has_a_writer_and_a_reader() {
@@ -256,6 +261,13 @@ mod tests {
             assert!(!writers(topic).is_empty(), "nobody writes {topic}");
             assert!(!readers(topic).is_empty(), "nobody reads {topic}");
         }
+    }
+
+    #[test]
+    fn the_checker_knows_every_topic_that_a_step_without_memory_reads_and_no_other() {
+        let read: BTreeSet<Topic> = FUSED.iter().flat_map(|step| step.inputs).copied().collect();
+        let checked = Topic::ALL.iter().copied().filter(|&topic| reader_of(topic).is_some()).collect();
+        assert_eq!(read, checked);
     }
 
     #[test]

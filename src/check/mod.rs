@@ -7,6 +7,7 @@
 
 pub mod facts;
 pub mod report;
+pub mod steps;
 pub mod verdict;
 
 mod accepted;
@@ -28,7 +29,6 @@ mod registry;
 mod remake;
 mod same_again;
 mod shipments;
-mod steps;
 mod stock;
 #[cfg(test)]
 mod world;

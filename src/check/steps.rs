@@ -114,19 +114,3 @@ fn open_transactions(facts: &Facts, verdict: &mut Verdict) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use kept_runtime::steps::FUSED;
-
-    use super::*;
-
-    #[test]
-    fn every_topic_that_a_step_without_memory_reads_is_checked_and_no_other() {
-        let read: BTreeSet<Topic> = FUSED.iter().flat_map(|step| step.inputs).copied().collect();
-        let checked = Topic::ALL.iter().copied().filter(|&topic| reader_of(topic).is_some()).collect();
-        assert_eq!(read, checked);
-    }
-}
