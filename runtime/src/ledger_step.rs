@@ -625,8 +625,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             Ended::Stale(why) => return Err(Trouble::Stale(why)),
             Ended::Fatal(why) => return Err(Trouble::Stop(why)),
         }
-        // Noted here too: a broker may forget what it has confirmed.
-        // What is not ours any more is for the next compare-and-set to say.
+        // A broker may forget what it has confirmed. What is not ours any more is for the next compare-and-set to say.
         self.ledger.emitted(offsets).await?;
         Ok(())
     }
@@ -877,7 +876,7 @@ pub(crate) fn forgotten(step: &str, counters: &Counters, place: &str, group: Opt
         place,
         group,
         floor,
-        "the broker forgot offsets that it had committed; going on from what was noted here; `kept check` tells whether records are gone too"
+        "the broker forgot offsets that it had committed; going on from our note; `kept check` tells of lost records"
     );
 }
 
