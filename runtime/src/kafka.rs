@@ -662,6 +662,22 @@ impl Log for KafkaLog {
         }
     }
 
+    fn passed(&mut self) -> Vec<(TopicPartition, i64)> {
+        // The library's position: it rises with each record as that is handed over, and with each marker in its turn
+        // between them; a seek clears it.
+        let Ok(list) = self.consumer.position() else {
+            return Vec::new();
+        };
+        let elements = list.elements();
+        let passed = elements.iter().filter_map(|it| match it.offset() {
+            Offset::Offset(offset) => {
+                Some((TopicPartition { topic: self.settings.topic(it.topic())?, partition: it.partition() }, offset))
+            }
+            _ => None,
+        });
+        passed.filter(|(at, _)| self.positions.get(at).is_some_and(Option::is_some)).collect()
+    }
+
     fn ask(&mut self, at: &[TopicPartition]) {
         self.asked = Some((at.to_vec(), self.question(at, Ask::Beside)));
     }

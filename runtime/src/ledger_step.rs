@@ -43,8 +43,8 @@ pub const BATCH_BYTES: usize = 512 << 10;
 /// What to do where database and topics contradict each other.
 const DO_NOT_FIT: &str = "see \"When database and topics do not fit\" in docs/running.md";
 
-/// An idle step looks at its topics' ids after this many empty polls.
-pub(crate) const IDLE_POLLS: u32 = 20;
+/// A step looks at all its topics, and notes what it passed, once in so many polls: every few seconds.
+pub(crate) const LOOK_EVERY: u32 = 20;
 
 /// Why a step stopped for good, in words for the person who must act.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -221,8 +221,8 @@ struct State<M> {
     had_producer: bool,
     /// Largest batch for now; grows again after an unclean start.
     batch: usize,
-    /// Empty polls in a row.
-    idle: u32,
+    /// Polls since the last look at all topics.
+    polls: u32,
     /// Records whose attempt this process has counted, and the count.
     tried: BTreeMap<(TopicPartition, i64), i32>,
 }
@@ -257,7 +257,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 need_rejoin: false,
                 had_producer: false,
                 batch,
-                idle: 0,
+                polls: 0,
                 tried: BTreeMap::new(),
             },
         }
@@ -341,29 +341,67 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             }
         }
         self.state.need_positions = false;
+        self.look().await?;
         let polled = self.log.poll(self.state.batch, self.settings.window).await?;
         self.state.meta = polled.meta;
         self.take_changes(polled.changes).await;
-        if self.state.need_positions {
+        if self.state.need_positions || polled.records.is_empty() {
             return Ok(());
         }
-        if polled.records.is_empty() {
-            return self.look_while_idle().await;
-        }
-        self.state.idle = 0;
         self.work(polled.records).await
     }
 
-    /// A topic made anew under us brings neither an error nor, below our position, a record: so it is asked for.
-    async fn look_while_idle(&mut self) -> Result<(), Trouble> {
-        self.state.idle += 1;
-        if self.state.idle < IDLE_POLLS || self.state.parts.is_empty() {
+    /// Now and then, at all partitions of ours: a topic made anew under us brings neither an error nor, below our
+    /// position, a record, so it is asked for.
+    async fn look(&mut self) -> Result<(), Trouble> {
+        self.state.polls += 1;
+        if self.state.polls < LOOK_EVERY || self.state.parts.is_empty() {
             return Ok(());
         }
-        self.state.idle = 0;
+        self.state.polls = 0;
         let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
-        check_beside(&facts, |at| self.state.parts.get(&at).map(Part::place))
+        check_beside(&facts, |at| self.state.parts.get(&at).map(Part::place))?;
+        self.pass().await
+    }
+
+    /// Notes what was read and held no record, as records are. Else a topic whose last records are older than it keeps
+    /// them would begin after what we believe comes next.
+    async fn pass(&mut self) -> Result<(), Trouble> {
+        let passed = self.log.passed();
+        let moves: Vec<Advance> = passed
+            .into_iter()
+            .filter_map(|(at, to_offset)| {
+                let part = self.state.parts.get(&at).filter(|part| part.ready && part.next < to_offset)?;
+                Some(Advance { at, owner_epoch: part.epoch, from_offset: part.next, to_offset })
+            })
+            .collect();
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let mut txn = self.ledger.begin().await?;
+        if !txn.advance(&moves).await? {
+            return Err(Trouble::Miss);
+        }
+        txn.commit().await?;
+        let mut offsets = Vec::with_capacity(moves.len());
+        for it in moves {
+            if let Some(part) = self.state.parts.get_mut(&it.at) {
+                part.next = it.to_offset;
+            }
+            offsets.push((it.at, it.to_offset));
+        }
+        self.transact(&[], &offsets).await?;
+        self.emitted(&offsets);
+        Ok(())
+    }
+
+    fn emitted(&mut self, offsets: &[(TopicPartition, i64)]) {
+        for (at, emitted) in offsets {
+            if let Some(part) = self.state.parts.get_mut(at) {
+                part.emitted = *emitted;
+            }
+        }
     }
 
     async fn renew(&mut self) -> Result<(), Trouble> {
@@ -662,11 +700,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
         let offsets: Vec<(TopicPartition, i64)> = ends.into_iter().collect();
         self.transact(&rows, &offsets).await?;
-        for (at, emitted) in offsets {
-            if let Some(part) = self.state.parts.get_mut(&at) {
-                part.emitted = emitted;
-            }
-        }
+        self.emitted(&offsets);
         self.state.batch = (self.state.batch * 2).min(self.settings.max_records);
         Ok(())
     }

@@ -155,6 +155,10 @@ pub trait Log {
     /// The group's own committed offset, once no transaction over it is open. `None`: there is none.
     async fn group_offset(&mut self, at: TopicPartition) -> Result<Option<i64>, LogError>;
 
+    /// Up to where partitions of ours were read since the last [`Log::seek`]: past the last record that was handed out,
+    /// and past whatever follows it without being one (markers of transactions, aborted records).
+    fn passed(&mut self) -> Vec<(TopicPartition, i64)>;
+
     /// Asks already now what [`Log::topic_facts`] is going to be asked of these partitions with [`Ask::Beside`].
     fn ask(&mut self, at: &[TopicPartition]);
 

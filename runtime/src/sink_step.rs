@@ -17,7 +17,7 @@ use kept_store::seam::{Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTx
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    ledger_step::{Broken, IDLE_POLLS, StepSettings, Stopped, Trouble, check_beside},
+    ledger_step::{Broken, LOOK_EVERY, StepSettings, Stopped, Trouble, check_beside},
     log::{Ask, Change, Log, LogRecord},
     schemas::{self, Schemas},
 };
@@ -54,8 +54,8 @@ pub struct SinkStep<L: Log, S: Sink, C: Schemas> {
     parts: BTreeMap<TopicPartition, Part>,
     need_connection: bool,
     need_positions: bool,
-    /// Empty polls in a row.
-    idle: u32,
+    /// Polls since the last look at all topics.
+    polls: u32,
 }
 
 impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
@@ -72,7 +72,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             parts: BTreeMap::new(),
             need_connection: false,
             need_positions: false,
-            idle: 0,
+            polls: 0,
         }
     }
 
@@ -134,15 +134,12 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             self.catch_up().await?;
         }
         self.need_positions = false;
+        self.look().await?;
         let polled = self.log.poll(self.settings.max_records, self.settings.window).await?;
         self.take_changes(polled.changes).await;
         if self.need_positions {
             return Ok(());
         }
-        if polled.records.is_empty() {
-            return self.look_while_idle().await;
-        }
-        self.idle = 0;
         let records: Vec<LogRecord> = polled
             .records
             .into_iter()
@@ -151,16 +148,45 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         if records.is_empty() { Ok(()) } else { self.work(records).await }
     }
 
-    /// A topic made anew under us brings neither an error nor, below our position, a record: so it is asked for.
-    async fn look_while_idle(&mut self) -> Result<(), Trouble> {
-        self.idle += 1;
-        if self.idle < IDLE_POLLS || self.parts.is_empty() {
+    /// Now and then, at all partitions of ours: a topic made anew under us brings neither an error nor, below our
+    /// position, a record, so it is asked for.
+    async fn look(&mut self) -> Result<(), Trouble> {
+        self.polls += 1;
+        if self.polls < LOOK_EVERY || self.parts.is_empty() {
             return Ok(());
         }
-        self.idle = 0;
+        self.polls = 0;
         let ours: Vec<TopicPartition> = self.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
-        check_beside(&facts, |at| self.parts.get(&at).map(Part::place))
+        check_beside(&facts, |at| self.parts.get(&at).map(Part::place))?;
+        self.pass().await
+    }
+
+    /// Notes what was read and held no record, as records are. Else a topic whose last records are older than it keeps
+    /// them would begin after what we believe comes next.
+    async fn pass(&mut self) -> Result<(), Trouble> {
+        let passed = self.log.passed();
+        let moves: Vec<Advance> = passed
+            .into_iter()
+            .filter_map(|(at, to_offset)| {
+                let part = self.parts.get(&at).filter(|part| part.ready && part.next < to_offset)?;
+                Some(Advance { at, owner_epoch: part.epoch, from_offset: part.next, to_offset })
+            })
+            .collect();
+        if moves.is_empty() {
+            return Ok(());
+        }
+        let mut txn = self.sink.begin().await?;
+        if !txn.advance(&moves).await? {
+            return Err(Trouble::Miss);
+        }
+        txn.commit().await?;
+        for it in moves {
+            if let Some(part) = self.parts.get_mut(&it.at) {
+                part.next = it.to_offset;
+            }
+        }
+        Ok(())
     }
 
     async fn take_changes(&mut self, changes: Vec<Change>) {

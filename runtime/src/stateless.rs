@@ -24,7 +24,7 @@ use kept_store::seam::{LedgerError, Places, TopicPartition};
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    ledger_step::{Broken, IDLE_POLLS, MAX_ATTEMPTS, StepSettings, Stopped, Trouble, check_beside, forgotten},
+    ledger_step::{Broken, LOOK_EVERY, MAX_ATTEMPTS, StepSettings, Stopped, Trouble, check_beside, forgotten},
     log::{Ask, Change, Ended, Log, LogRecord, Outgoing, TopicFacts},
     schemas::{self, Schemas},
 };
@@ -162,8 +162,8 @@ struct State<M> {
     /// A transaction was begun whose end is not known.
     sending: bool,
     batch: usize,
-    /// Empty polls in a row.
-    idle: u32,
+    /// Polls since the last look at all topics.
+    polls: u32,
     /// Records whose attempt this process has counted, and the count.
     tried: BTreeMap<(TopicPartition, i64), i32>,
 }
@@ -201,7 +201,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 had_producer: false,
                 sending: false,
                 batch,
-                idle: 0,
+                polls: 0,
                 tried: BTreeMap::new(),
             },
         }
@@ -300,29 +300,40 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             self.catch_up().await?;
         }
         self.state.need_positions = false;
+        self.look().await?;
         let polled = self.log.poll(self.state.batch, self.settings.window).await?;
         self.state.meta = polled.meta;
         self.take_changes(polled.changes).await;
-        if self.state.need_positions {
+        if self.state.need_positions || polled.records.is_empty() {
             return Ok(());
         }
-        if polled.records.is_empty() {
-            return self.look_while_idle().await;
-        }
-        self.state.idle = 0;
         self.work(polled.records).await
     }
 
-    /// A topic made anew under us brings neither an error nor, below our position, a record: so it is asked for.
-    async fn look_while_idle(&mut self) -> Result<(), Trouble> {
-        self.state.idle += 1;
-        if self.state.idle < IDLE_POLLS || self.state.parts.is_empty() {
+    /// Now and then, at all partitions of ours: a topic made anew under us brings neither an error nor, below our
+    /// position, a record, so it is asked for.
+    async fn look(&mut self) -> Result<(), Trouble> {
+        self.state.polls += 1;
+        if self.state.polls < LOOK_EVERY || self.state.parts.is_empty() {
             return Ok(());
         }
-        self.state.idle = 0;
+        self.state.polls = 0;
         let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
-        self.check(&facts)
+        self.check(&facts)?;
+        self.pass().await
+    }
+
+    /// Commits what was read and held no record, as records are. Else a topic whose last records are older than it
+    /// keeps them would begin after what we believe comes next.
+    async fn pass(&mut self) -> Result<(), Trouble> {
+        let mut passed = self.log.passed();
+        passed.retain(|(at, to)| self.state.parts.get(at).is_some_and(|part| part.ready && part.next < *to));
+        if passed.is_empty() {
+            return Ok(());
+        }
+        self.transact(&[], &passed).await?;
+        self.done(&passed).await
     }
 
     async fn take_changes(&mut self, changes: Vec<Change>) {
@@ -518,12 +529,17 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             let traceparent = headers.traceparent;
             tracing::error!(step = self.settings.step, record = place, traceparent, "record is a dead letter now");
         }
-        for &(at, next) in &offsets {
+        self.done(&offsets).await
+    }
+
+    /// What is committed up to these offsets.
+    async fn done(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
+        for &(at, next) in offsets {
             if let Some(part) = self.state.parts.get_mut(&at) {
                 part.next = next;
             }
         }
-        self.note_done(&offsets).await
+        self.note_done(offsets).await
     }
 
     /// What is committed, so that a broker that forgets it is noticed.

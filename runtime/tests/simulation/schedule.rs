@@ -2,7 +2,7 @@
 //! arrive; then calm, until nothing is left to do; then the oracle.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     pin::Pin,
     rc::Rc,
@@ -65,6 +65,19 @@ pub const OUTPUTS: [Topic; 3] = [Topic::OrdersPaid, Topic::OrdersNoted, Topic::D
 const MIDDLE: [Topic; 4] =
     [Topic::ChannelsInbound, Topic::OrdersReceived, Topic::OrdersEnriched, Topic::OrdersValidated];
 
+/// What may happen to servers and processes at rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// Nothing: everybody notes what it committed and passed.
+    Quiet,
+    /// The broker comes back with older offsets than it had confirmed, and everybody starts again.
+    Forget,
+    /// Every record is older than its topic keeps it.
+    Expire,
+    /// Everybody starts again, and more records come.
+    More,
+}
+
 struct Running {
     id: usize,
     future: Pin<Box<dyn Future<Output = Result<(), Stopped>>>>,
@@ -100,8 +113,8 @@ pub struct Schedule {
     next_worker: usize,
     arrivals: Vec<(u64, Outgoing)>,
     anew_at: Option<u64>,
-    /// Once everything has been at rest for so many looks, the broker forgets commits.
-    forgets: u8,
+    /// What happens once everything is at rest, one after the other, with a minute after each.
+    rests: VecDeque<Rest>,
     kills: usize,
     pauses: usize,
 }
@@ -163,7 +176,13 @@ impl Schedule {
             next_worker: 0,
             arrivals: Vec::new(),
             anew_at,
-            forgets: if anew_at.is_none() && broken.is_none() && seed.is_multiple_of(8) { 2 } else { 0 },
+            rests: match seed % 8 {
+                0 if anew_at.is_none() && broken.is_none() => VecDeque::from([Rest::Quiet, Rest::Forget]),
+                4 if anew_at.is_none() && broken.is_none() => {
+                    VecDeque::from([Rest::Quiet, Rest::Expire, Rest::More, Rest::Quiet])
+                }
+                _ => VecDeque::new(),
+            },
             kills: 0,
             pauses: 0,
         };
@@ -321,13 +340,10 @@ impl Schedule {
                 if now >= looked + 500 {
                     looked = now;
                     if self.arrivals.is_empty() && self.anew_at.is_none() && self.settled() {
-                        // At rest, so that everybody has noted what it committed: nothing may be done again.
-                        match self.forgets {
-                            0 => break,
-                            1 => self.forget(now),
-                            _ => {}
-                        }
-                        self.forgets -= 1;
+                        let Some(next) = self.rests.pop_front() else {
+                            break;
+                        };
+                        self.rest(next, now);
                         looked = now + 60_000;
                     }
                 }
@@ -366,9 +382,29 @@ impl Schedule {
         }
     }
 
-    /// The broker comes back with older offsets than it had confirmed, and everybody starts again.
-    fn forget(&mut self, now: u64) {
-        self.world.borrow_mut().forget();
+    fn rest(&mut self, what: Rest, now: u64) {
+        self.world.borrow().say(|| format!("at rest: {what:?}"));
+        match what {
+            Rest::Quiet => {}
+            Rest::Forget => {
+                self.world.borrow_mut().forget();
+                self.start_again(now);
+            }
+            Rest::Expire => self.world.borrow_mut().expire(),
+            Rest::More => {
+                self.start_again(now);
+                for n in 1_000..1_010 {
+                    let record = match self.scene {
+                        Scene::Ledger => self.ledger_input(n, false),
+                        Scene::Stateless => self.raw(n, false),
+                    };
+                    self.arrivals.push((now, record));
+                }
+            }
+        }
+    }
+
+    fn start_again(&mut self, now: u64) {
         for slot in 0..self.slots.len() {
             while !self.slots[slot].running.is_empty() {
                 self.drop_worker(slot, 0);
@@ -806,6 +842,7 @@ impl Schedule {
             .find(|it| it.scene == Scene::Ledger)
             .expect("most are of the ledger");
         it.anew_at = None;
+        it.rests.clear();
         it.arrivals.retain(|(_, record)| match LedgerInput::decode(&it.codec, record.topic, &record.value) {
             Ok(Some(LedgerInput::Payment(payment))) => payment.currency == "EUR",
             Ok(Some(_)) => true,

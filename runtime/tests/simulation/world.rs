@@ -53,6 +53,8 @@ struct Entry {
 #[derive(Default)]
 pub struct Partition {
     entries: Vec<Entry>,
+    /// What is before this offset is gone for readers; kept here for the oracle.
+    start: i64,
     next: i64,
 }
 
@@ -272,8 +274,17 @@ impl World {
         self.producers.values().any(|it| it.open.is_some())
     }
 
-    pub fn end(&self, at: TopicPartition) -> i64 {
-        self.topics[&at.topic].partitions[usize::try_from(at.partition).expect("not negative")].next
+    /// First offset, and one past the last.
+    fn extent(&self, at: TopicPartition) -> (i64, i64) {
+        let partition = &self.topics[&at.topic].partitions[usize::try_from(at.partition).expect("not negative")];
+        (partition.start, partition.next)
+    }
+
+    /// Everything is older than its topic keeps it.
+    pub fn expire(&mut self) {
+        for partition in self.topics.values_mut().flat_map(|topic| &mut topic.partitions) {
+            partition.start = partition.next;
+        }
     }
 
     /// Every group's committed offsets go back to half of themselves, and some are gone.
@@ -688,6 +699,11 @@ impl Log for ModelLog {
                     let meta = it.clients[&self.client].meta.clone();
                     return Ok(Polled { changes, records: Vec::new(), meta });
                 }
+                let outside =
+                    |(at, next): (&TopicPartition, &Option<i64>)| next.is_some_and(|next| next < it.extent(*at).0);
+                if it.clients[&self.client].owned.iter().any(outside) {
+                    return Err(LogError::Retry("a position is outside of its topic".into()));
+                }
                 let some = it.rng.random_range(1..=max.max(1));
                 let records = it.fetch(self.client, some);
                 if !records.is_empty() || it.now >= until {
@@ -731,6 +747,11 @@ impl Log for ModelLog {
         }
     }
 
+    fn passed(&mut self) -> Vec<(TopicPartition, i64)> {
+        let it = self.world.borrow();
+        it.clients[&self.client].owned.iter().filter_map(|(at, next)| next.map(|next| (*at, next))).collect()
+    }
+
     fn ask(&mut self, _: &[TopicPartition]) {}
 
     async fn topic_facts(&mut self, at: &[TopicPartition], _: Ask) -> Result<Vec<TopicFacts>, LogError> {
@@ -746,7 +767,10 @@ impl Log for ModelLog {
         let facts = {
             let it = self.world.borrow();
             at.iter()
-                .map(|&at| TopicFacts { at, topic_id: it.topics[&at.topic].id.to_string(), start: 0, end: it.end(at) })
+                .map(|&at| {
+                    let (start, end) = it.extent(at);
+                    TopicFacts { at, topic_id: it.topics[&at.topic].id.to_string(), start, end }
+                })
                 .collect()
         };
         hop(&self.world).await;
