@@ -839,6 +839,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             let mut skus = |facts: &kept_processors::ledger::Facts| {
                 let all: BTreeSet<String> = slice
                     .iter()
+                    // What is to be parked may be so for what it needs locked.
+                    .filter(|item| item.fault.is_none())
                     .filter_map(|item| item.input.as_ref().ok())
                     .flat_map(|input| rules.skus(input, facts))
                     .collect();

@@ -4,6 +4,7 @@
 //! A failing seed is printed; `KEPT_SIM_SEED=n cargo test --release -p kept-runtime --test simulation` plays it alone
 //! and tells what happens. `KEPT_SIM_SCHEDULES` sets how many are run.
 
+mod misfit;
 mod real;
 mod schedule;
 mod store;
@@ -13,6 +14,7 @@ mod world;
 use std::{collections::BTreeMap, time::Instant};
 
 use kept_runtime::ledger_step::Broken;
+use misfit::Misfit;
 use schedule::Schedule;
 
 /// Schedules a broken engine is given to be caught in.
@@ -109,6 +111,21 @@ fn every_broken_engine_is_caught() {
         });
         let caught = caught.unwrap_or_else(|| panic!("{broken:?} was not caught in {CATCH_WITHIN} schedules"));
         eprintln!("{broken:?} caught after {:?} by {caught}", began.elapsed());
+    }
+}
+
+#[test]
+fn a_step_stops_with_the_reason_where_database_group_and_topic_do_not_fit() {
+    quiet();
+    for &what in Misfit::ALL {
+        let mut stopped = 0;
+        for seed in 0..60 {
+            let (before, after) =
+                Schedule::misfit(seed, what).unwrap_or_else(|wrong| panic!("{what:?}, seed {seed}: {wrong}"));
+            assert_eq!(before, after, "{what:?}, seed {seed}: something was made although nothing fits");
+            stopped += usize::from(before > 0);
+        }
+        assert!(stopped > 10, "{what:?} stopped somebody in {stopped} schedules only");
     }
 }
 

@@ -38,8 +38,9 @@ use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
+    misfit::Misfit,
     store::{Book, ModelSink, ModelStore, REFUSE, captured},
-    toy::{PANIC, STEPS, ToyRules},
+    toy::{NO_LOCK, PANIC, STEPS, ToyRules},
     world::{ModelLog, Nasty, PARTITIONS, Shared, World},
 };
 
@@ -76,6 +77,8 @@ enum Rest {
     Expire,
     /// Everybody starts again, and more records come.
     More,
+    /// Everybody starts again, and finds that database, group and topic do not fit: whoever minds must stop.
+    Misfit(Misfit),
 }
 
 struct Running {
@@ -115,6 +118,8 @@ pub struct Schedule {
     anew_at: Option<u64>,
     /// What happens once everything is at rest, one after the other, with a minute after each.
     rests: VecDeque<Rest>,
+    /// What has happened that must stop somebody.
+    misfit: Option<Misfit>,
     kills: usize,
     pauses: usize,
 }
@@ -183,6 +188,7 @@ impl Schedule {
                 }
                 _ => VecDeque::new(),
             },
+            misfit: None,
             kills: 0,
             pauses: 0,
         };
@@ -230,6 +236,7 @@ impl Schedule {
         let currency = match (spoiled, self.rng.random_range(0..20)) {
             (true, 0) => PANIC,
             (true, 1) => REFUSE,
+            (true, 2) => NO_LOCK,
             _ => "EUR",
         };
         let payment = PaymentReceived {
@@ -357,6 +364,8 @@ impl Schedule {
         }
         let world = self.world.borrow();
         match self.scene {
+            // What is gone cannot be judged.
+            _ if self.misfit.is_some() => {}
             Scene::Ledger => self.judge_ledger(&world)?,
             Scene::Stateless => self.judge_stateless(&world)?,
         }
@@ -393,15 +402,25 @@ impl Schedule {
             Rest::Expire => self.world.borrow_mut().expire(),
             Rest::More => {
                 self.start_again(now);
-                for n in 1_000..1_010 {
-                    let record = match self.scene {
-                        Scene::Ledger => self.ledger_input(n, false),
-                        Scene::Stateless => self.raw(n, false),
-                    };
-                    self.arrivals.push((now, record));
-                }
+                let more = self.more();
+                self.arrivals.extend(more.into_iter().map(|it| (now, it)));
+            }
+            Rest::Misfit(misfit) => {
+                self.start_again(now);
+                let more = self.more();
+                misfit.apply(&mut self.world.borrow_mut(), more);
+                self.misfit = Some(misfit);
             }
         }
+    }
+
+    fn more(&mut self) -> Vec<Outgoing> {
+        (1_000..1_010)
+            .map(|n| match self.scene {
+                Scene::Ledger => self.ledger_input(n, false),
+                Scene::Stateless => self.raw(n, false),
+            })
+            .collect()
     }
 
     fn start_again(&mut self, now: u64) {
@@ -515,7 +534,8 @@ impl Schedule {
                 self.world.borrow().say(|| stopped.to_string());
                 // Deleting a topic deletes the group's offsets of it; either may be noticed first.
                 let reasons = ["another topic of the same name", "committed offset of payments.received"];
-                if !made_anew || !reasons.iter().any(|it| stopped.reason.contains(it)) {
+                let anew = made_anew && reasons.iter().any(|it| stopped.reason.contains(it));
+                if !anew && self.misfit.is_none_or(|it| !stopped.reason.contains(it.reason())) {
                     return Err(stopped.to_string());
                 }
                 self.slots[slot].stopped = Some(stopped.reason);
@@ -535,6 +555,15 @@ impl Schedule {
     fn standing(&self) -> String {
         let world = self.world.borrow();
         let mut open = Vec::new();
+        if let Some(misfit) = self.misfit {
+            let minds = |kind| match misfit {
+                Misfit::Emptied | Misfit::Restored | Misfit::OffsetGone => kind == Kind::Ledger,
+                Misfit::CutOff => matches!(kind, Kind::Ledger | Kind::Fused),
+                Misfit::SinkBehind => kind == Kind::Sink,
+            };
+            let goes_on = self.slots.iter().filter(|it| minds(it.kind) && it.stopped.is_none());
+            return goes_on.map(|it| format!("{} has not stopped", it.name)).collect::<Vec<_>>().join("; ");
+        }
         if world.transaction_open() {
             open.push("a transaction is open".to_owned());
         }
@@ -714,8 +743,8 @@ impl Schedule {
                 Ok(Some(read)) => {
                     let mark = (read.order_id(), input.event_id());
                     let acted = store.acted.contains(&mark);
-                    let spoiled =
-                        matches!(&read, LedgerInput::Payment(it) if it.currency != "EUR" && it.amount_minor % 7 != 0);
+                    let spoiled = matches!(&read, LedgerInput::Payment(it) if it.currency == NO_LOCK
+                        || it.currency != "EUR" && it.amount_minor % 7 != 0);
                     if !acted && parked.is_empty() {
                         return Err(format!("{:?}/{} is lost", input.at, input.offset));
                     }
@@ -850,6 +879,28 @@ impl Schedule {
         });
         let records = it.arrivals.iter().rev().map(|(_, record)| record.clone()).collect();
         (it, records)
+    }
+
+    /// A schedule that ends in a misfit, and how many records were visible before and after it.
+    pub fn misfit(seed: u64, what: Misfit) -> Result<(usize, usize), String> {
+        let mut it = Self::new(seed, None, false);
+        let concerned = it.scene == Scene::Ledger || what == Misfit::CutOff;
+        if !concerned || it.anew_at.is_some() {
+            return Ok((0, 0));
+        }
+        it.rests = VecDeque::from([Rest::Quiet]);
+        it.run()?;
+        let before = it.made();
+        it.rests = VecDeque::from([Rest::Misfit(what), Rest::Quiet]);
+        it.run()?;
+        Ok((before, it.made()))
+    }
+
+    /// How many records the steps made.
+    fn made(&self) -> usize {
+        let world = self.world.borrow();
+        let topics = world.topics.keys();
+        topics.flat_map(|&topic| world.all_committed(topic)).filter(|it| it.headers.step.is_some()).count()
     }
 
     /// Everything visible on the output topics.

@@ -18,7 +18,7 @@ use rand::Rng;
 
 use crate::world::{Shared, World, hop, nap};
 
-/// A record of this account cannot be stored.
+/// An order of this account cannot be stored, a SKU of this name not be locked.
 pub const REFUSE: &str = "REFUSE";
 /// A session idle in a transaction is ended after this long.
 const IDLE: u64 = 5_000;
@@ -59,7 +59,7 @@ struct Staged {
 
 #[derive(Default)]
 pub struct Store {
-    progress: BTreeMap<Row, Progress>,
+    pub progress: BTreeMap<Row, Progress>,
     owner: BTreeMap<Row, u64>,
     locks: BTreeMap<Row, u64>,
     sessions: BTreeMap<u64, Session>,
@@ -396,7 +396,9 @@ impl LedgerTxn for ModelTxn {
                 locked.acted.insert((Some(order), cause));
             }
         }
-        let _ = skus(&locked.facts);
+        if skus(&locked.facts).iter().any(|it| it == REFUSE) {
+            return Err(LedgerError::Refused("value too long".into()));
+        }
         Ok(locked)
     }
 

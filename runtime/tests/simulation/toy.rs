@@ -15,6 +15,8 @@ use kept_store::seam::{Keys, Rules};
 use crate::store::REFUSE;
 
 pub const PANIC: &str = "PANIC";
+/// What a payment in this currency needs locked cannot be.
+pub const NO_LOCK: &str = "NO_LOCK";
 
 /// Running totals of payments; some payments make two events, some none; commands make a note.
 pub struct ToyRules;
@@ -22,8 +24,11 @@ pub struct ToyRules;
 impl Rules for ToyRules {
     fn keys(&self, _: &LedgerInput, _: &Cause, _: &mut Keys) {}
 
-    fn skus(&self, _: &LedgerInput, _: &Facts) -> Vec<Sku> {
-        Vec::new()
+    fn skus(&self, input: &LedgerInput, _: &Facts) -> Vec<Sku> {
+        match input {
+            LedgerInput::Payment(it) if it.currency == NO_LOCK => vec![REFUSE.into()],
+            _ => Vec::new(),
+        }
     }
 
     fn decide(&self, input: &LedgerInput, _: &Cause, facts: &mut Facts, _: &Reference) -> Vec<LedgerEvent> {

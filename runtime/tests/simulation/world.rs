@@ -77,7 +77,7 @@ enum Late {
 }
 
 #[derive(Default)]
-struct Group {
+pub struct Group {
     generation: i32,
     preparing_since: Option<u64>,
     members: BTreeMap<u64, Member>,
@@ -133,7 +133,7 @@ pub struct World {
     txns: Vec<Txn>,
     producers: BTreeMap<String, Producer>,
     late: Vec<(u64, Late)>,
-    groups: BTreeMap<String, Group>,
+    pub groups: BTreeMap<String, Group>,
     clients: BTreeMap<u64, Client>,
     pub store: Store,
     /// The worker being polled, and when each wants to be polled again.
