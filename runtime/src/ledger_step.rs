@@ -517,9 +517,15 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let next = progress.next_offset;
         let facts = facts.or_anew(&mut self.log, &progress.topic_id, next).await?;
         if progress.topic_id != facts.topic_id {
+            let floor = progress.emitted_floor;
+            let open = if floor < next {
+                format!("; events decided from {floor} to {next} may or may not be emitted, `kept check` names them")
+            } else {
+                String::new()
+            };
             return Err(Trouble::Stop(format!(
                 "{place} is another topic of the same name (id {}, was {}): it was deleted and made anew; \
-                 its offsets mean nothing any more",
+                 its offsets mean nothing any more{open}",
                 facts.topic_id, progress.topic_id
             )));
         }

@@ -297,6 +297,9 @@ impl Groups {
 pub struct LedgerTables {
     /// What is decided, of the ledger step.
     pub progress: BTreeMap<(Topic, i32), i64>,
+    /// Topics that were made anew and whose old place was put aside: what was decided of the old one has causes that
+    /// are not in the new one.
+    pub made_anew: BTreeSet<Topic>,
     pub states: BTreeMap<OrderId, OrderState>,
     /// (order, cause) acted on; for stock the order is `None`.
     pub causes: BTreeSet<(Option<OrderId>, EventId)>,

@@ -19,6 +19,9 @@ use super::{
     references::{References, Version},
 };
 
+/// What follows a topic's name where its old place was put aside, as docs/chaos.md says to do.
+const SET_ASIDE: &str = " until ";
+
 /// The step whose places and journal are looked at.
 const LEDGER: &str = "ledger";
 
@@ -144,15 +147,23 @@ async fn each(txn: &Transaction<'_>, sql: &str, mut take: impl FnMut(Row) -> Res
 async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTables> {
     let mut tables = LedgerTables::default();
     let mut texts = Texts::default();
-    let mut places: BTreeMap<i32, (Topic, i32)> = BTreeMap::new();
+    // Of each place: partition, and whether the topic is still that one.
+    let mut places: BTreeMap<i32, ((Topic, i32), bool)> = BTreeMap::new();
     let mut of_step: BTreeMap<i32, bool> = BTreeMap::new();
     each(txn, "SELECT step, topic, partition_no, next_offset, place FROM progress", |row| {
-        let at = (topic(row.get(1))?, row.get(2));
-        if row.get::<_, &str>(0) == LEDGER {
+        let (name, aside) = match row.get::<_, &str>(1).split_once(SET_ASIDE) {
+            Some((name, _)) => (name, true),
+            None => (row.get(1), false),
+        };
+        let at = (topic(name)?, row.get(2));
+        let ours = row.get::<_, &str>(0) == LEDGER;
+        if ours && aside {
+            tables.made_anew.insert(at.0);
+        } else if ours {
             tables.progress.insert(at, row.get(3));
         }
-        of_step.insert(row.get(4), row.get::<_, &str>(0) == LEDGER);
-        places.insert(row.get(4), at);
+        of_step.insert(row.get(4), ours);
+        places.insert(row.get(4), (at, aside));
         Ok(())
     })
     .await?;
@@ -248,7 +259,8 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
                 }
                 return Ok(());
             }
-            let (cause_topic, partition) = *places.get(&place).with_context(|| format!("place {place} is unknown"))?;
+            let ((cause_topic, partition), aside) =
+                *places.get(&place).with_context(|| format!("place {place} is unknown"))?;
             let (body, party): (&[u8], Option<&[u8]>) = (row.get(9), row.get(10));
             let index: i32 = row.get(8);
             let decided = JournalRow {
@@ -264,7 +276,12 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
                     party => Body::of(&[body, party]),
                 }),
             };
-            again.row(&decided, at, body, party.unwrap_or_default());
+            let mut cause = decided.cause;
+            if aside {
+                // In the topic as it is now, another record may stand there.
+                cause.offset = -1 - cause.offset;
+            }
+            again.row(&JournalRow { cause, ..decided.clone() }, at, body, party.unwrap_or_default());
             if ends {
                 again.batch_ends(at);
             }

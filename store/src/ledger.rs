@@ -913,7 +913,8 @@ pub(crate) fn journal_row(row: &Row, step: &str) -> Result<JournalRow, LedgerErr
         order: order.map(OrderId).zip(seq),
         cause: kept_processors::ledger::Cause {
             event_id: EventId(row.get(8)),
-            topic: topic(row.get(9))?,
+            // Its place may have been put aside because the topic was made anew.
+            topic: topic(row.get::<_, &str>(9).split(" until ").next().unwrap_or_default())?,
             partition: row.get(10),
             offset: row.get(11),
             traceparent: row.get(13),
