@@ -23,7 +23,8 @@ use kept_processors::{
 };
 use kept_schemas::{EventId, Headers, OrderId, Topic};
 use kept_store::seam::{
-    Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Rules, TopicPartition, Written,
+    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Rules, TopicPartition,
+    Written,
 };
 use thiserror::Error;
 
@@ -160,6 +161,8 @@ struct Part {
     emitted: i64,
     /// Records below this offset are worked on alone.
     careful_below: i64,
+    /// What the last batch was decided with, as it is noted.
+    with: Option<BTreeMap<Topic, i64>>,
 }
 
 impl Part {
@@ -577,6 +580,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             next,
             emitted,
             careful_below: if unclean { next + careful } else { old.careful_below },
+            with: None,
         };
         Ok(((at, part), emitted, group.is_none_or(|group| group < emitted)))
     }
@@ -861,14 +865,29 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         // The question for the topic's id goes beside the work; its answer is awaited before the commit.
         let (work, facts) = tokio::join!(work, log.topic_facts(&asked, Ask::Beside));
         let (mut txn, folded) = work?;
-        let folded = match folded {
+        let mut folded = match folded {
             Err((position, why)) => return Ok(Tried::AtFault(position, why)),
             Ok(folded) => folded,
         };
+        folded.written.with = moves
+            .iter()
+            .filter(|it| state.parts.get(&it.at).is_some_and(|part| part.with.as_ref() != Some(&reference.versions)))
+            .map(|it| DecidedWith {
+                at: it.at,
+                from_offset: it.from_offset,
+                code: env!("CARGO_PKG_VERSION").into(),
+                versions: reference.versions.clone(),
+            })
+            .collect();
         let facts = facts.map_err(Trouble::from)?;
         check_beside(&facts, |at| state.parts.get(&at).map(Part::place))?;
         txn.write(&folded.written).await?;
         txn.commit().await?;
+        for it in &folded.written.with {
+            if let Some(part) = state.parts.get_mut(&it.at) {
+                part.with = Some(it.versions.clone());
+            }
+        }
         time(&counters.spreads.store, began);
         folded.tally.count(counters);
         for (cause, why) in &folded.faults {

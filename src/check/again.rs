@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 use kept_processors::{
@@ -25,6 +26,8 @@ use super::{
     verdict::Findings,
 };
 
+/// Decisions of another version may rightly be others.
+pub const CODE: &str = env!("CARGO_PKG_VERSION");
 /// How many waiting orders a batch hears of per SKU.
 const WAITING_PER_SKU: usize = 256;
 
@@ -36,17 +39,27 @@ pub struct Redecided {
     /// Events that came out the same.
     pub events: u64,
     pub different: Findings,
-    /// Came out differently, but reference data had just changed.
-    pub unsure: u64,
+    /// Made by another version of the code, or before it was noted what decisions are made with.
+    pub otherwise: u64,
     /// Orders whose person was erased: they cannot be decided again.
     pub erased: u64,
     /// Decisions whose record is not at hand any more.
     pub without_record: u64,
 }
 
+/// What a decision was made with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct With {
+    /// The version of the code.
+    pub code: String,
+    /// Per reference topic: the offset that came next in it.
+    pub versions: BTreeMap<Topic, i64>,
+}
+
 /// A journal row with its bytes.
 struct Row {
     row: JournalRow,
+    with: Option<Arc<With>>,
     value: Vec<u8>,
 }
 
@@ -89,8 +102,8 @@ impl<'a> Again<'a> {
     }
 
     /// The next row of the journal, decided at `at`.
-    pub fn row(&mut self, row: &JournalRow, at: Micros, body: &[u8], party: &[u8]) {
-        self.open.entry(at).or_default().push(Row { row: row.clone(), value: [body, party].concat() });
+    pub fn row(&mut self, row: &JournalRow, with: Option<Arc<With>>, at: Micros, body: &[u8], party: &[u8]) {
+        self.open.entry(at).or_default().push(Row { row: row.clone(), with, value: [body, party].concat() });
     }
 
     /// The journal is at its end.
@@ -118,7 +131,6 @@ impl<'a> Again<'a> {
         if decisions.is_empty() {
             return;
         }
-        let reference = self.references.at(self.codec, at);
         self.known.now = at;
         let inputs: Vec<Option<LedgerInput>> = decisions.iter().map(|rows| self.input(rows[0].row.cause)).collect();
         for input in inputs.iter().flatten() {
@@ -134,7 +146,7 @@ impl<'a> Again<'a> {
             })
             .collect();
         for (rows, input) in decisions.into_iter().zip(inputs) {
-            self.decision(&rows, input.as_ref(), &reference);
+            self.decision(&rows, input.as_ref());
         }
     }
 
@@ -155,7 +167,7 @@ impl<'a> Again<'a> {
         }
     }
 
-    fn decision(&mut self, rows: &[Row], input: Option<&LedgerInput>, reference: &Reference) {
+    fn decision(&mut self, rows: &[Row], input: Option<&LedgerInput>) {
         let events: Option<Vec<LedgerEvent>> =
             rows.iter().map(|it| LedgerEvent::decode(self.codec, it.row.topic, &it.value).ok().flatten()).collect();
         let cause = &rows[0].row;
@@ -168,10 +180,15 @@ impl<'a> Again<'a> {
             self.erased.extend(order);
         }
         let comparable = order.is_none_or(|order| !self.erased.contains(&order));
-        match input {
-            Some(input) if comparable => self.compare(&events, input, cause, reference),
+        let with = rows[0].with.as_ref().filter(|with| with.code == CODE);
+        match (input, with) {
+            (Some(input), Some(with)) if comparable => {
+                let reference = self.references.below(self.codec, with.versions.clone());
+                self.compare(&events, input, cause, &reference);
+            }
             _ => {
                 self.result.without_record += u64::from(input.is_none());
+                self.result.otherwise += u64::from(input.is_some() && comparable);
                 events.iter().for_each(|event| fold(&mut self.known, event));
             }
         }
@@ -203,11 +220,7 @@ impl<'a> Again<'a> {
         };
         before.restore(&mut self.known);
         events.iter().for_each(|event| fold(&mut self.known, event));
-        if self.references.changed_before(self.known.now) {
-            self.result.unsure += 1;
-        } else {
-            self.result.different.add(|| format!("{place}: {difference}"));
-        }
+        self.result.different.add(|| format!("{place}: {difference}"));
     }
 
     /// As the ledger keeps its list of who waits.
@@ -364,6 +377,11 @@ mod tests {
     /// Three goods for two orders of two: the second waits until more comes in, and the first is despatched. Each record
     /// is a batch of its own but for the two orders, which are one. `spoil` changes what was written down.
     fn decided_again(spoil: impl FnOnce(&mut Vec<(Micros, JournalRow, LedgerEvent)>)) -> Redecided {
+        decided_again_after(0, spoil)
+    }
+
+    /// The first rows, so many, by an older version of Kept.
+    fn decided_again_after(older: usize, spoil: impl FnOnce(&mut Vec<(Micros, JournalRow, LedgerEvent)>)) -> Redecided {
         let codec = offline();
         let count = |quantity, kind| StockCounted {
             sku: "MUG".into(),
@@ -432,7 +450,10 @@ mod tests {
         let ends: BTreeMap<Micros, usize> = (0..).zip(&journal).map(|(position, (at, ..))| (*at, position)).collect();
         for (position, (at, row, event)) in journal.iter().enumerate() {
             let wire = event.encode(&codec).expect("it fits");
-            again.row(row, *at, &wire.body, &wire.party);
+            let versions = references_then.versions_at(*at);
+            let code = if position < older { "0.0.0" } else { CODE };
+            let with = Arc::new(With { code: code.into(), versions });
+            again.row(row, Some(with), *at, &wire.body, &wire.party);
             if ends[at] == position {
                 again.batch_ends(*at);
             }
@@ -454,8 +475,19 @@ mod tests {
     fn decided_again_everything_comes_out_the_same() {
         let again = decided_again(|_| {});
         assert_eq!(again.different, Findings::default());
-        assert_eq!((again.decisions, again.unsure, again.without_record, again.erased), (7, 0, 0, 0));
+        assert_eq!((again.decisions, again.otherwise, again.without_record, again.erased), (7, 0, 0, 0));
         assert!(again.events > 15, "{again:?}");
+    }
+
+    #[test]
+    fn what_another_version_of_kept_decided_is_counted_and_left_alone() {
+        // Its rules said something else of the first record.
+        let again = decided_again_after(1, |journal| {
+            if let LedgerEvent::Stock(it) = &mut journal[0].2 {
+                it.cause = "older rules".into();
+            }
+        });
+        assert_eq!((again.different, again.otherwise, again.decisions), (Findings::default(), 1, 6));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::facts::{
     PostingRow, ReadTables, StockName, TimerRow,
 };
 use super::{
-    again::Again,
+    again::{Again, With},
     kafka::Heard,
     references::{References, Version},
 };
@@ -144,6 +144,21 @@ async fn each(txn: &Transaction<'_>, sql: &str, mut take: impl FnMut(Row) -> Res
     Ok(())
 }
 
+/// Per place, by the offset from which on it holds.
+async fn decided_with(txn: &Transaction<'_>) -> Result<BTreeMap<i32, BTreeMap<i64, Arc<With>>>> {
+    let mut with: BTreeMap<i32, BTreeMap<i64, Arc<With>>> = BTreeMap::new();
+    each(txn, "SELECT place, from_offset, code, versions FROM decided_with", |row| {
+        let named: BTreeMap<String, i64> =
+            serde_json::from_str(row.get(3)).context("read what decisions were made with")?;
+        let versions = named.iter().map(|(name, next)| Ok((topic(name)?, *next))).collect::<Result<_>>()?;
+        let made = With { code: row.get(2), versions };
+        with.entry(row.get(0)).or_default().insert(row.get(1), Arc::new(made));
+        Ok(())
+    })
+    .await?;
+    Ok(with)
+}
+
 async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTables> {
     let mut tables = LedgerTables::default();
     let mut texts = Texts::default();
@@ -241,6 +256,7 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
         Ok(())
     })
     .await?;
+    let with = decided_with(txn).await?;
     let mut again = Again::new(&heard.codec, heard.references.clone(), &heard.inputs, numbers);
     each(
         txn,
@@ -281,7 +297,9 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
                 // In the topic as it is now, another record may stand there.
                 cause.offset = -1 - cause.offset;
             }
-            again.row(&JournalRow { cause, ..decided.clone() }, at, body, party.unwrap_or_default());
+            let with = with.get(&place).and_then(|all| all.range(..=decided.cause.offset).next_back());
+            let with = with.map(|(_, with)| Arc::clone(with));
+            again.row(&JournalRow { cause, ..decided.clone() }, with, at, body, party.unwrap_or_default());
             if ends {
                 again.batch_ends(at);
             }

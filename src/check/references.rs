@@ -10,8 +10,6 @@ use kept_schemas::{
     topics::Record,
 };
 
-/// What a decision may have been made with soon after a change: readers hear of it a little later.
-const HEARD_WITHIN: i64 = 2 * Micros::MINUTE;
 /// Snapshots that are kept at hand.
 const AT_HAND: usize = 6;
 
@@ -51,27 +49,28 @@ impl References {
                 wanted.insert(topic, version.version);
             }
         }
-        self.snapshot(codec, wanted)
+        self.below(codec, wanted)
     }
 
     /// Reference data as it was at an instant.
     pub fn at(&mut self, codec: &Codec, at: Micros) -> Arc<Reference> {
+        let wanted = self.versions_at(at);
+        self.below(codec, wanted)
+    }
+
+    /// Per topic, the offset that came next at an instant.
+    pub fn versions_at(&self, at: Micros) -> BTreeMap<Topic, i64> {
         let mut wanted = BTreeMap::new();
         for ((topic, offset), version) in &self.versions {
             if version.at <= at {
                 wanted.insert(*topic, offset + 1);
             }
         }
-        self.snapshot(codec, wanted)
-    }
-
-    /// Reference data changed so shortly before that a decision may have been made without knowing.
-    pub fn changed_before(&self, at: Micros) -> bool {
-        self.versions.values().any(|version| version.at <= at && version.at.plus(HEARD_WITHIN) >= at)
+        wanted
     }
 
     /// All records below the wanted versions.
-    fn snapshot(&mut self, codec: &Codec, wanted: BTreeMap<Topic, i64>) -> Arc<Reference> {
+    pub fn below(&mut self, codec: &Codec, wanted: BTreeMap<Topic, i64>) -> Arc<Reference> {
         if let Some((_, made)) = self.made.iter().find(|(versions, _)| *versions == wanted) {
             return Arc::clone(made);
         }
@@ -142,6 +141,5 @@ mod tests {
         assert_eq!(grams(&references.at(&codec, Micros(2 * day + 1))), Some(2));
         let reference = references.of(&codec, &recorded(3));
         assert_eq!(reference.versions[&Topic::ReferenceProducts], 3);
-        assert!(references.changed_before(Micros(3 * day + 1)) && !references.changed_before(Micros(4 * day)));
     }
 }

@@ -1,7 +1,7 @@
 //! Invariant 2, by doing everything again: the same pure functions, the same records and the same facts must give the
 //! same results and the same events.
 
-use super::{facts::Facts, verdict::Verdict};
+use super::{again::CODE, facts::Facts, verdict::Verdict};
 
 pub fn check(facts: &Facts) -> Verdict {
     let mut verdict =
@@ -23,8 +23,11 @@ pub fn check(facts: &Facts) -> Verdict {
     verdict.counted.push(("results of steps", results));
     verdict.counted.push(("decisions of the ledger", again.decisions));
     verdict.counted.push(("events", again.events));
-    if again.unsure > 0 {
-        verdict.notes.push(format!("{} decisions fell beside a change of reference data and differ", again.unsure));
+    if again.otherwise > 0 {
+        verdict.notes.push(format!(
+            "{} decisions were not made again: another version of Kept than {CODE} made them",
+            again.otherwise
+        ));
     }
     if again.erased > 0 {
         verdict.notes.push(format!("{} orders were not decided again: their person was erased", again.erased));

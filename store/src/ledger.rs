@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::{
     pg::{At, Prefix, Purpose, Schema, connect},
     seam::{
-        Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, TopicPartition, Written,
+        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress,
+        TopicPartition, Written,
     },
     statements::statements,
 };
@@ -160,6 +161,10 @@ statements! {
                          SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::int[], $5::int[],
                                               $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::text[],
                                               $11::text[], $12::bytea[], $13::bytea[])";
+        write_with = "INSERT INTO decided_with (place, from_offset, code, versions)
+                      SELECT * FROM unnest($1::int[], $2::bigint[], $3::text[], $4::text[])
+                      ON CONFLICT (place, from_offset)
+                      DO UPDATE SET code = excluded.code, versions = excluded.versions";
         write_parked = "INSERT INTO parked (order_id, topic, partition_no, record_offset, event_id, traceparent, key,
                                             payload, reason)
                         SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[],
@@ -525,6 +530,7 @@ impl PgTxn<'_> {
         let journal = JournalRows::of(&written.events, locked, step, self.places)?;
         let causes = CauseRows::of(&written.acted, locked)?;
         let parked = ParkedRows::of(&written.parked);
+        let with = WithRows::of(&written.with, self.places)?;
         // Sent at once, done in this order; the first that fails is the one reported.
         let (changed, _, claimed, ..) = tokio::try_join!(
             biased;
@@ -605,6 +611,12 @@ impl PgTxn<'_> {
                 &parked.keys,
                 &parked.payloads,
                 &parked.reasons
+            ]),
+            written!(txn, &statements.write_with, with.places.is_empty(), &[
+                &with.places,
+                &with.from_offsets,
+                &with.codes,
+                &with.versions
             ]),
         )?;
         if usize::try_from(changed) != Ok(orders.nos.len()) || usize::try_from(claimed) != Ok(stock.claims.len()) {
@@ -846,12 +858,7 @@ impl<'a> JournalRows<'a> {
         let mut rows = Self::default();
         for (_, row) in events {
             let at = TopicPartition { topic: row.cause.topic, partition: row.cause.partition };
-            let place = places.get(&at).ok_or_else(|| {
-                LedgerError::Stop(format!(
-                    "an event's cause is in {}/{}, which was never taken",
-                    at.topic, at.partition
-                ))
-            })?;
+            let place = place_of(places, at)?;
             let order_id = row.order.map(|(order, _)| order.0.hyphenated().to_string());
             let (no, seq) = match &row.order {
                 Some((order, seq)) => (Some(order_before(locked, order)?.order_no), Some(*seq)),
@@ -866,7 +873,7 @@ impl<'a> JournalRows<'a> {
             rows.bodies.push(&row.wire.body);
             rows.parties.push(&row.wire.party);
             rows.cause_ids.push(row.cause.event_id.0);
-            rows.places.push(*place);
+            rows.places.push(place);
             rows.cause_offsets.push(row.cause.offset);
             rows.cause_indexes.push(index(row));
             rows.traceparents.push(row.cause.traceparent.as_deref());
@@ -959,6 +966,33 @@ impl CauseRows {
         }
         Ok(rows)
     }
+}
+
+#[derive(Default)]
+struct WithRows<'a> {
+    places: Vec<i32>,
+    from_offsets: Vec<i64>,
+    codes: Vec<&'a str>,
+    versions: Vec<String>,
+}
+
+impl<'a> WithRows<'a> {
+    fn of(with: &'a [DecidedWith], places: &BTreeMap<TopicPartition, i32>) -> Result<Self, LedgerError> {
+        let mut rows = Self::default();
+        for it in with {
+            rows.places.push(place_of(places, it.at)?);
+            rows.from_offsets.push(it.from_offset);
+            rows.codes.push(&it.code);
+            let versions: BTreeMap<&str, i64> = it.versions.iter().map(|(topic, next)| (topic.name(), *next)).collect();
+            rows.versions.push(serde_json::to_string(&versions).expect("a map of numbers by text is JSON"));
+        }
+        Ok(rows)
+    }
+}
+
+fn place_of(places: &BTreeMap<TopicPartition, i32>, at: TopicPartition) -> Result<i32, LedgerError> {
+    let place = places.get(&at).copied();
+    place.ok_or_else(|| LedgerError::Stop(format!("{}/{} was never taken", at.topic, at.partition)))
 }
 
 #[derive(Default)]

@@ -3,6 +3,8 @@
 //!
 //! Every method may be cancelled (its future dropped) at any await: that is what a crash looks like.
 
+use std::collections::BTreeMap;
+
 use kept_processors::{
     ledger::{Cause, Facts, LedgerEvent, LedgerInput, Sku},
     reference::Reference,
@@ -94,6 +96,17 @@ pub struct Parked {
     pub reason: Option<String>,
 }
 
+/// What decisions about a partition's records are made with, from an offset on until it changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecidedWith {
+    pub at: TopicPartition,
+    pub from_offset: i64,
+    /// The version of the code.
+    pub code: String,
+    /// Per reference topic: the offset that comes next in it.
+    pub versions: BTreeMap<Topic, i64>,
+}
+
 /// All that a batch changes besides the facts themselves.
 #[derive(Debug, Clone, Default)]
 pub struct Written {
@@ -104,6 +117,8 @@ pub struct Written {
     /// Causes acted on in this batch.
     pub acted: Vec<(Option<OrderId>, EventId)>,
     pub parked: Vec<Parked>,
+    /// Where it is not as in the batch before.
+    pub with: Vec<DecidedWith>,
 }
 
 /// What to do after a failed call.

@@ -21,7 +21,8 @@ use kept_store::{
     gauges, parked,
     pg::{Purpose, connect},
     seam::{
-        Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers, TopicPartition, Written,
+        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers, TopicPartition,
+        Written,
     },
 };
 
@@ -253,6 +254,29 @@ async fn orders_contents_stock_and_causes_read_back_as_they_were_written() {
     assert_eq!(locked.facts.claims, [("A".to_owned(), 3), ("B".to_owned(), 0)].into());
     assert_eq!(locked.facts.stock, [(key, stock)].into());
     assert_eq!(locked.acted, [(Some(order), first.event_id), (None, first.event_id)].into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_decisions_are_made_with_is_kept_from_its_offset_on() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    let epoch = ledger.take(AT, "topic-1", 40).await.expect("taken").owner_epoch;
+    for (from, version) in [(40, 7), (45, 8)] {
+        let mut txn = ledger.begin().await.expect("a transaction");
+        assert!(txn.advance(&[step(epoch, from, from + 5)]).await.expect("advances"));
+        let versions = [(Topic::ReferenceProducts, version)].into();
+        let with = vec![DecidedWith { at: AT, from_offset: from, code: "1.2.3".into(), versions }];
+        txn.write(&Written { with, ..Written::default() }).await.expect("written");
+        txn.commit().await.expect("commits");
+    }
+    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let rows = watcher
+        .query("SELECT from_offset, code, versions FROM decided_with ORDER BY from_offset", &[])
+        .await
+        .expect("rows");
+    let rows: Vec<(i64, String, String)> = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let row = |from, version| (from, "1.2.3".to_owned(), format!(r#"{{"reference.products":{version}}}"#));
+    assert_eq!(rows, [row(40, 7), row(45, 8)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

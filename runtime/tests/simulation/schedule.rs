@@ -8,7 +8,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     task::{Context, Waker},
     time::Duration,
@@ -118,6 +118,9 @@ pub struct Schedule {
     anew_at: Option<u64>,
     /// What happens once everything is at rest, one after the other, with a minute after each.
     rests: VecDeque<Rest>,
+    /// The version of reference data; another one every few seconds, but where `plain`.
+    reference: Arc<AtomicI64>,
+    plain: bool,
     /// What has happened that must stop somebody.
     misfit: Option<Misfit>,
     kills: usize,
@@ -188,6 +191,8 @@ impl Schedule {
                 }
                 _ => VecDeque::new(),
             },
+            reference: Arc::default(),
+            plain: false,
             misfit: None,
             kills: 0,
             pauses: 0,
@@ -290,7 +295,12 @@ impl Schedule {
             Kind::Ledger => {
                 let log = ModelLog::new(world, id, "ledger", &name, &INPUTS);
                 let store = ModelStore::new(world, Book::Ledger);
-                let mut step = LedgerStep::new(log, store, ToyRules, schemas, Box::new(Arc::default), settings);
+                let version = Arc::clone(&self.reference);
+                let reference = move || {
+                    let versions = BTreeMap::from([(Topic::ReferenceProducts, version.load(Ordering::Relaxed))]);
+                    Arc::new(Reference { versions, ..Default::default() })
+                };
+                let mut step = LedgerStep::new(log, store, ToyRules, schemas, Box::new(reference), settings);
                 (step.broken, step.counters, step.stop) = (broken, counters, halt);
                 Box::pin(async move { step.run().await })
             }
@@ -339,6 +349,9 @@ impl Schedule {
         let mut looked = 0;
         loop {
             let now = self.world.borrow().now;
+            if !self.plain {
+                self.reference.store(i64::try_from(now / 3_000).expect("small"), Ordering::Relaxed);
+            }
             if calm_since.is_none() && now >= faults_until {
                 calm_since = Some(now);
                 self.calm_down(now);
@@ -636,7 +649,12 @@ impl Schedule {
             let mut facts = Facts::default();
             let state = orders.get(&order_id).cloned();
             facts.orders.insert(order_id, state.unwrap_or_else(|| OrderState { order_id, ..Default::default() }));
-            let events = ToyRules.decide(&read, &row.cause, &mut facts, &Reference::default());
+            let with = store.with.range(..=place).next_back().filter(|((at, _), _)| *at == place.0);
+            let Some((_, versions)) = with else {
+                return Err(format!("what was decided at {place:?} was made with, nobody noted"));
+            };
+            let reference = Reference { versions: versions.clone(), ..Default::default() };
+            let events = ToyRules.decide(&read, &row.cause, &mut facts, &reference);
             orders.append(&mut facts.orders);
             if store.made_anew {
                 continue;
@@ -872,6 +890,7 @@ impl Schedule {
             .expect("most are of the ledger");
         it.anew_at = None;
         it.rests.clear();
+        it.plain = true;
         it.arrivals.retain(|(_, record)| match LedgerInput::decode(&it.codec, record.topic, &record.value) {
             Ok(Some(LedgerInput::Payment(payment))) => payment.currency == "EUR",
             Ok(Some(_)) => true,

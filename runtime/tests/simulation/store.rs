@@ -8,10 +8,10 @@ use std::{
 };
 
 use kept_processors::ledger::{Facts, OrderState, Sku};
-use kept_schemas::{EventId, Micros, OrderId};
+use kept_schemas::{EventId, Micros, OrderId, Topic};
 use kept_store::seam::{
-    Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Sink, SinkInput, SinkRecord,
-    SinkTxn, TopicPartition, Written,
+    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Sink, SinkInput,
+    SinkRecord, SinkTxn, TopicPartition, Written,
 };
 
 use rand::Rng;
@@ -54,6 +54,7 @@ struct Staged {
     rows: Vec<JournalRow>,
     acted: Vec<(Option<OrderId>, EventId)>,
     parked: Vec<Parked>,
+    with: Vec<DecidedWith>,
     applied: Vec<SinkRecord>,
 }
 
@@ -68,6 +69,8 @@ pub struct Store {
     pub acted: BTreeSet<(Option<OrderId>, EventId)>,
     pub journal: Vec<JournalRow>,
     pub parked: Vec<Parked>,
+    /// Versions that decisions were made with, by the place from which on they hold.
+    pub with: BTreeMap<(TopicPartition, i64), BTreeMap<Topic, i64>>,
     attempts: BTreeMap<(Row, i64), i32>,
     next_journal: i64,
     /// An input topic was deleted and made anew.
@@ -145,6 +148,7 @@ impl Store {
         self.acted.extend(staged.acted);
         self.journal.extend(staged.rows);
         self.parked.extend(staged.parked);
+        self.with.extend(staged.with.into_iter().map(|it| ((it.at, it.from_offset), it.versions)));
         self.applied.extend(staged.applied);
     }
 }
@@ -416,6 +420,7 @@ impl LedgerTxn for ModelTxn {
         self.staged.facts = written.facts.clone();
         self.staged.acted = written.acted.clone();
         self.staged.parked = written.parked.clone();
+        self.staged.with = written.with.clone();
         Ok(())
     }
 

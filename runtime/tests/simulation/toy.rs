@@ -31,7 +31,7 @@ impl Rules for ToyRules {
         }
     }
 
-    fn decide(&self, input: &LedgerInput, _: &Cause, facts: &mut Facts, _: &Reference) -> Vec<LedgerEvent> {
+    fn decide(&self, input: &LedgerInput, _: &Cause, facts: &mut Facts, with: &Reference) -> Vec<LedgerEvent> {
         match input {
             LedgerInput::Payment(it) => {
                 let state = facts.orders.get_mut(&it.order_id).expect("it was locked");
@@ -59,7 +59,8 @@ impl Rules for ToyRules {
             LedgerInput::Command(it) => {
                 let state = facts.orders.get_mut(&it.order_id).expect("it was locked");
                 state.seq += 1;
-                vec![note(it.order_id, state.seq, &it.command_id)]
+                let version = with.versions.values().sum::<i64>();
+                vec![note(it.order_id, state.seq, &format!("{} {version}", it.command_id))]
             }
             _ => Vec::new(),
         }
