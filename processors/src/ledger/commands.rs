@@ -12,7 +12,7 @@ use super::{
     decision::Decision,
     fold::{RELEASED, line_at, units_of},
     outcomes::per_line,
-    settle::{refuse, settle},
+    settle::{Arrived, refuse, settle},
 };
 
 /// Takes in a command.
@@ -38,7 +38,7 @@ fn cancel(d: &mut Decision<'_>, it: &CommandReceived) {
     if !order.accepted {
         let lines = asked.iter().map(|&(line_no, quantity)| LineQuantity { line_no, quantity }).collect();
         d.note(NoteKind::CancelAsked, &it.by, reason, lines);
-        return settle(d, "cancelled");
+        return settle(d, Arrived::Cancelled);
     }
     let waiting = |line_no: i32| order.cancel_asked.as_ref().map_or(0, |asked| units_of(&asked.lines, line_no));
     let open = |line_no: i32| line_at(&order.lines, line_no).map_or(0, |line| line.open() - waiting(line_no)).max(0);
@@ -54,7 +54,7 @@ fn cancel(d: &mut Decision<'_>, it: &CommandReceived) {
         return refuse(d, why_not(order, &asked));
     }
     cancel::cancel(d, whole, &wanted, &reason, &it.by);
-    settle(d, "cancelled");
+    settle(d, Arrived::Cancelled);
 }
 
 fn why_not(order: &OrderState, asked: &[(i32, i64)]) -> String {
@@ -89,7 +89,7 @@ fn release(d: &mut Decision<'_>, it: &CommandReceived) {
         }
         _ => {
             d.resolve(RELEASED, &it.by, named);
-            settle(d, "stock_arrived");
+            settle(d, Arrived::Stock);
         }
     }
 }
@@ -105,7 +105,7 @@ fn hold(d: &mut Decision<'_>, it: &CommandReceived) {
     d.hold(HoldReason::Manual, None, words(it, "by hand"));
     d.say_holds();
     cancel::withdraw(d, "on hold", |_, _| true);
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
 }
 
 fn correct_address(d: &mut Decision<'_>, it: &CommandReceived) {
