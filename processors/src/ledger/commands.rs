@@ -14,6 +14,7 @@ use super::{
     outcomes::per_line,
     settle::{Arrived, refuse, settle},
 };
+use crate::sound::sound;
 
 /// Takes in a command.
 pub(super) fn received(d: &mut Decision<'_>, it: &CommandReceived) {
@@ -148,6 +149,10 @@ fn revise(d: &mut Decision<'_>, command: &str, party: Party, why: &str) {
     let Some(mut content) = d.content().map(|content| content.order.clone()) else { return };
     if !party.ship_to.country.is_empty() {
         content.country.clone_from(&party.ship_to.country);
+    }
+    // Its checks would make a dead letter of it, and the order would wait for them without an end.
+    if let Err(why) = sound(&content, &party) {
+        return refuse(d, format!("{command}: {why}"));
     }
     let revision = order.revision + 1;
     let (order_id, seq, at) = d.stamp();

@@ -4,6 +4,7 @@ use kept_schemas::{Micros, order::PaymentMethod};
 use proptest::prelude::*;
 
 use super::*;
+use crate::hostile::{holds_one, spoilt};
 
 const NOW: Micros = Micros(1_795_600_800_000_000);
 
@@ -191,6 +192,29 @@ fn a_word_from_outside_cannot_break_a_line_of_a_log() {
 fn the_shop_of_a_record_may_be_left_to_the_account() {
     let it = Inbound { shop: String::new(), ..inbound(InboundKind::Order, &with("")) };
     assert!(run(&it).is_ok());
+}
+
+#[test]
+fn no_text_of_an_envelope_that_a_table_could_not_hold_gets_past_normalise() {
+    for (kind, body) in [
+        (InboundKind::Order, with("")),
+        (InboundKind::Cancellation, "{}".to_owned()),
+        (
+            InboundKind::Payment,
+            r#"{"payment_id":"p","kind":"captured","amount":"1","currency":"EUR","at":"2026-11-25T10:00:00Z"}"#.into(),
+        ),
+    ] {
+        let whole = Inbound { source_version: Some("7".into()), ..inbound(kind, &body) };
+        assert!(run(&whole).is_ok(), "{kind}");
+        for (place, it) in spoilt(&whole) {
+            match run(&it) {
+                Ok(Normalised::Order(made)) => assert!(!holds_one(&made), "{kind} {place}"),
+                Ok(Normalised::Command(made)) => assert!(!holds_one(&made), "{kind} {place}"),
+                Ok(Normalised::Payment(made)) => assert!(!holds_one(&made), "{kind} {place}"),
+                Err(why) => assert!(why.len() < 300 && !why.contains('\0'), "{kind} {place}: {why}"),
+            }
+        }
+    }
 }
 
 proptest! {
