@@ -5,7 +5,7 @@ use kept_schemas::{
     Order, Party, Topic,
     inbound::{Enrichment, LineFacts, OrderEnriched, OrderReceived, OrderRevised},
     order::Address,
-    own::MAX_TEXT,
+    own::{MAX_TEXT, not_understood},
     texts,
 };
 
@@ -32,6 +32,7 @@ pub fn received(it: OrderReceived, reference: &Reference) -> Result<OrderEnriche
         body_hash: it.body_hash,
         problems: it.problems,
         revision: 0,
+        not_understood: not_understood(&it.unmapped),
         party: it.party,
     })
 }
@@ -47,6 +48,7 @@ pub fn revised(it: OrderRevised, reference: &Reference) -> Result<OrderEnriched,
         body_hash: String::new(),
         problems: Vec::new(),
         revision: it.revision,
+        not_understood: Vec::new(),
         party: it.party,
     })
 }

@@ -60,6 +60,7 @@ pub fn validated(it: &OrderValidated) -> Result<(), String> {
         texts.text("enrichment.versions.topic", &version.topic, MAX_TEXT);
     }
     texts.problems(&it.problems);
+    texts.names(&it.not_understood);
     texts.party(&it.party);
     texts.end()
 }
@@ -71,6 +72,7 @@ pub fn payment(it: &PaymentReceived) -> Result<(), String> {
     texts.text("currency", &it.currency, MAX_CURRENCY);
     texts.text("source", &it.source, MAX_TEXT);
     texts.some("detail", &it.detail, MAX_LONG_TEXT);
+    texts.names(&it.not_understood);
     texts.end()
 }
 
@@ -81,6 +83,7 @@ pub fn command(it: &CommandReceived) -> Result<(), String> {
     texts.text("by", &it.by, MAX_TEXT);
     texts.some("hold_id", &it.hold_id, MAX_TEXT);
     texts.some("reason", &it.reason, MAX_LONG_TEXT);
+    texts.names(&it.not_understood);
     texts.end()
 }
 
@@ -208,6 +211,12 @@ impl Texts {
             ("country", Some(&it.country)),
         ] {
             self.text(format_args!("{within}{field}"), text.map_or("", String::as_str), MAX_TEXT);
+        }
+    }
+
+    fn names(&mut self, all: &[String]) {
+        for it in all {
+            self.text("not_understood", it, MAX_TEXT);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use kept_schemas::{
     Micros, OrderId, OrderLine,
-    inbound::{Problem, ReferenceVersion},
+    inbound::{Problem, ReferenceVersion, Unmapped},
     order::{Attribute, Charge},
     reference::{Customer, Location, Product},
 };
@@ -158,6 +158,20 @@ fn no_text_that_a_table_could_not_hold_gets_past_enrich() {
             Err(why) => assert!(why.len() < 200 && !why.contains('\0'), "{place}: {why}"),
         }
     }
+}
+
+#[test]
+fn fields_that_were_not_understood_go_along_by_name_and_without_what_stands_in_them() {
+    let unmapped = |path: &str| Unmapped { path: path.into(), value: "\"Jane\"".into() };
+    let with = |unmapped: Vec<Unmapped>| {
+        received(OrderReceived { unmapped, ..order(&[]) }, &reference()).expect("it is sound").not_understood
+    };
+    assert_eq!(with(vec![]), Vec::<String>::new());
+    assert_eq!(with(vec![unmapped("/gift"), unmapped("/lines/0/colour")]), vec!["/gift", "/lines/0/colour"]);
+    assert_eq!(with(vec![unmapped("/a\0\n")]), vec!["/a\u{fffd}\u{fffd}"], "no table and no line breaks of it");
+    assert_eq!(with(vec![unmapped(&"x".repeat(10_000))])[0].len(), 100);
+    let many = with(vec![unmapped("/x"); 201]);
+    assert_eq!((many.len(), many[20].as_str()), (21, "and more"));
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn first(d: &mut Decision<'_>, it: &OrderValidated) {
     let cancelled = d.order().cancelled;
     let (claimed, yielded) = claims(d, it);
     accept(d, it, claimed);
+    d.not_understood(&it.not_understood);
     for problem in problems(it) {
         d.hold(problem.reason, problem.line_no, problem.detail);
     }

@@ -18,6 +18,7 @@ use crate::sound::sound;
 
 /// Takes in a command.
 pub(super) fn received(d: &mut Decision<'_>, it: &CommandReceived) {
+    d.not_understood(&it.not_understood);
     match it.kind {
         CommandKind::Cancel => cancel(d, it),
         CommandKind::Release => release(d, it),

@@ -42,7 +42,7 @@ pub(super) fn received(d: &mut Decision<'_>, it: &PaymentReceived) {
             d.hold(HoldReason::MoneyMismatch, None, detail);
             return settle(d, Arrived::Stock);
         }
-        None => {}
+        None => d.not_understood(&it.not_understood),
     }
     if !(0..=MAX_AMOUNT).contains(&it.amount_minor) {
         d.note(NoteKind::Refused, &it.payment_id, "a payment fact whose amount cannot be", Vec::new());

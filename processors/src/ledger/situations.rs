@@ -529,6 +529,30 @@ fn an_order_that_its_checks_would_not_take_is_not_sent_back_to_them() {
 }
 
 #[test]
+fn fields_that_were_not_understood_are_told_once_and_change_nothing() {
+    let names = || vec!["/gift".to_owned(), "/lines/0/colour".to_owned()];
+    let mut world = World::with(&[("A", "north", 5)]);
+    let it = OrderValidated { not_understood: names(), ..order(1, &[("A", 2)]) };
+    let events = world.take(validated(it.clone()));
+    let goes = ["released", "requested north", "pin 2 A at north"];
+    assert_said(&events, &[&["accepted 2", "noted not_understood", "told order_confirmed"][..], &goes].concat());
+    let LedgerEvent::Noted(note) = &events[1] else { panic!("{events:?}") };
+    assert_eq!(note.detail, "/gift, /lines/0/colour");
+    assert_said(&world.take(validated(it)), &["noted duplicate"]);
+
+    let LedgerInput::Payment(mut money) = pays(1, PaymentKind::Authorised, "p", 1) else { unreachable!() };
+    money.not_understood = names();
+    assert_said(&world.take(LedgerInput::Payment(money.clone())), &["noted not_understood", "paid not_needed"]);
+    assert_said(&world.take(LedgerInput::Payment(money)), &["noted duplicate"]);
+    let mut asked = command(1, CommandKind::Release);
+    asked.not_understood = vec!["/x".into(); 10_000];
+    let events = world.take(LedgerInput::Command(Box::new(asked)));
+    assert_said(&events, &["noted not_understood", "noted refused"]);
+    let LedgerEvent::Noted(note) = &events[0] else { panic!("{events:?}") };
+    assert!(note.detail.len() < 100, "{}", note.detail);
+}
+
+#[test]
 fn a_hold_by_hand_stops_what_a_location_was_asked_for_and_a_release_starts_it_again() {
     let mut world = World::with(&[("A", "north", 5)]);
     world.take(validated(order(1, &[("A", 1)])));

@@ -139,6 +139,17 @@ fn a_payment_is_a_fact_in_minor_units() {
 }
 
 #[test]
+fn what_of_a_cancellation_or_a_payment_was_not_understood_goes_along_by_name() {
+    let body = r#"{"lines":[{"line_no":1,"quantity":1,"colour":"red"}],"who":"Jane"}"#;
+    let Ok(Normalised::Command(it)) = run(&inbound(InboundKind::Cancellation, body)) else { panic!("a command") };
+    assert_eq!(it.not_understood, vec!["/lines/0/colour", "/who"]);
+    let body =
+        r#"{"payment_id":"p","kind":"captured","amount":"1","currency":"EUR","at":"2026-11-25T10:00:00Z","iban":"x"}"#;
+    let Ok(Normalised::Payment(it)) = run(&inbound(InboundKind::Payment, body)) else { panic!("a payment") };
+    assert_eq!(it.not_understood, vec!["/iban"]);
+}
+
+#[test]
 fn what_is_no_order_is_a_dead_letter_with_its_reason() {
     let order = || inbound(InboundKind::Order, &with(""));
     type Change = fn(&mut Inbound);

@@ -69,6 +69,22 @@ pub struct Parsed<T> {
     pub unmapped: Vec<Unmapped>,
 }
 
+/// The most fields that are told of a body when they were not understood.
+pub const MAX_NAMED: usize = 20;
+
+/// The names of fields that were not understood, to be told: JSON pointers, cut, without what stands in the fields, for
+/// that may be about a person. Those past the first [`MAX_NAMED`] are one last "and more".
+pub fn not_understood(unmapped: &[Unmapped]) -> Vec<String> {
+    const LONGEST: usize = 100;
+    let plain = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
+    let named = unmapped.iter().map(|it| it.path.chars().take(LONGEST).map(plain).collect());
+    let mut names: Vec<String> = named.take(MAX_NAMED).collect();
+    if unmapped.len() > MAX_NAMED {
+        names.push("and more".to_owned());
+    }
+    names
+}
+
 /// `kept.order.v1`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct OrderForm {
