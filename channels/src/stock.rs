@@ -14,6 +14,7 @@ use kept_schemas::{
     Codec, EventId, Headers, Micros, Topic,
     ids::derive,
     inputs::{Condition, StockCounted, StockKind},
+    texts,
 };
 use serde::Deserialize;
 use thiserror::Error;
@@ -22,8 +23,6 @@ use crate::{import::open::Progress, sender::SendError};
 
 /// The most faults that are told.
 const MAX_FAULTS: usize = 20;
-/// The longest SKU, location, count id or source, in bytes.
-const MAX_CODE: usize = 200;
 /// More units than any shelf holds.
 const MAX_QUANTITY: i64 = 1_000_000_000;
 
@@ -93,16 +92,19 @@ pub fn read(
 
 fn fact(text: &[u8], now: Micros, seen: &mut BTreeMap<String, u64>) -> Result<StockCounted, String> {
     let line: Line = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    for (name, value) in [("sku", &line.sku), ("location_id", &line.location_id)] {
-        if value.trim().is_empty() || value.len() > MAX_CODE {
-            return Err(format!("{name} must be 1 to {MAX_CODE} bytes"));
+    let texts = [
+        ("sku", Some(&line.sku)),
+        ("location_id", Some(&line.location_id)),
+        ("count_id", line.count_id.as_ref()),
+        ("source", line.source.as_ref()),
+    ];
+    for (name, text) in texts.into_iter().filter_map(|(name, text)| Some((name, text?))) {
+        if name != "source" && text.trim().is_empty() {
+            return Err(format!("{name} is empty"));
         }
-    }
-    if line.count_id.as_ref().is_some_and(|it| it.is_empty() || it.len() > MAX_CODE) {
-        return Err(format!("count_id must be 1 to {MAX_CODE} bytes"));
-    }
-    if line.source.as_ref().is_some_and(|it| it.len() > MAX_CODE) {
-        return Err(format!("source must be at most {MAX_CODE} bytes"));
+        if text.chars().any(char::is_control) {
+            return Err(format!("{name} holds a control character"));
+        }
     }
     let kind = StockKind::of(line.kind.as_deref().unwrap_or("receipt"));
     if kind == StockKind::Unknown {
@@ -133,7 +135,7 @@ fn fact(text: &[u8], now: Micros, seen: &mut BTreeMap<String, u64>) -> Result<St
             derive("stock line", &[says.as_bytes(), &times.to_be_bytes()]).to_string()
         }
     };
-    Ok(StockCounted {
+    let fact = StockCounted {
         sku: line.sku,
         location_id: line.location_id,
         condition,
@@ -142,7 +144,10 @@ fn fact(text: &[u8], now: Micros, seen: &mut BTreeMap<String, u64>) -> Result<St
         quantity: line.quantity,
         at: at.unwrap_or(now),
         source: line.source.unwrap_or_else(|| if kind == StockKind::Count { "count" } else { "feed" }.into()),
-    })
+    };
+    // What the ledger would make a dead letter of is told to whoever wrote the file.
+    texts::stock(&fact)?;
+    Ok(fact)
 }
 
 /// A fact as a record of `stock.counted`.
@@ -185,7 +190,7 @@ mod tests {
     fn a_line_that_cannot_be_meant_is_refused() {
         let table = [
             (r#"{"sku":"A","location_id":"D","quantity":1}"#, "needs count_id or at"),
-            (r#"{"sku":"","location_id":"D","quantity":1,"count_id":"1"}"#, "sku must be"),
+            (r#"{"sku":"","location_id":"D","quantity":1,"count_id":"1"}"#, "sku is empty"),
             (r#"{"sku":"A","location_id":"D","quantity":1.5,"count_id":"1"}"#, "expected i64"),
             (r#"{"sku":"A","location_id":"D","quantity":-1,"kind":"count","count_id":"1"}"#, "quantity"),
             (r#"{"sku":"A","location_id":"D","quantity":1,"kind":"guess","count_id":"1"}"#, "kind is neither"),
@@ -197,6 +202,21 @@ mod tests {
         for (text, said) in table {
             let error = facts(text).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");
+        }
+        let long = "x".repeat(201);
+        for (field, sound) in [("sku", "A"), ("location_id", "D"), ("count_id", "1"), ("source", "feed")] {
+            let all = [("sku", "A"), ("location_id", "D"), ("count_id", "1"), ("source", "feed")];
+            let with = |text: &str| {
+                let mut line = serde_json::json!({"quantity": 1});
+                for (name, usual) in all {
+                    line[name] = if name == field { text.into() } else { usual.into() };
+                }
+                facts(&line.to_string()).map(|it| it.len())
+            };
+            assert_eq!(with(sound), Ok(1));
+            assert_eq!(with("a\0b"), Err(format!("{field} holds a control character")));
+            assert_eq!(with("a\nb"), Err(format!("{field} holds a control character")));
+            assert_eq!(with(&long), Err(format!("{field} is longer than 200 characters")));
         }
     }
 }

@@ -2,14 +2,17 @@
 //! applies, and the versions it was read from. Judges nothing.
 
 use kept_schemas::{
-    Order, OrderId, Party, Topic, UnitPrice,
+    Order, Party, Topic,
     inbound::{Enrichment, LineFacts, OrderEnriched, OrderReceived, OrderRevised},
-    order::{Address, MAX_LINES},
-    own::{MAX_AMOUNT_DIGITS, MAX_CHARGES, MAX_QUANTITY},
-    values::MAX_SCALE,
+    order::Address,
+    own::{MAX_TEXT, not_understood},
+    texts,
 };
 
-use crate::reference::Reference;
+use crate::{
+    reference::Reference,
+    sound::{broken, sound},
+};
 
 /// What this step looks up.
 const USES: &[Topic] = &[Topic::ReferenceProducts, Topic::ReferenceLocations, Topic::ReferenceCustomers];
@@ -18,6 +21,10 @@ const USES: &[Topic] = &[Topic::ReferenceProducts, Topic::ReferenceLocations, To
 /// error says which rule it breaks.
 pub fn received(it: OrderReceived, reference: &Reference) -> Result<OrderEnriched, String> {
     sound(&it.order, &it.party)?;
+    let hash = texts::fault(&it.body_hash, MAX_TEXT).map(|why| format!("body_hash {why}"));
+    if let Some(why) = texts::problems(&it.problems).err().or(hash) {
+        return Err(broken(&why));
+    }
     Ok(OrderEnriched {
         enrichment: enrichment(&it.order, &it.party, reference),
         order: it.order,
@@ -25,6 +32,7 @@ pub fn received(it: OrderReceived, reference: &Reference) -> Result<OrderEnriche
         body_hash: it.body_hash,
         problems: it.problems,
         revision: 0,
+        not_understood: not_understood(&it.unmapped),
         party: it.party,
     })
 }
@@ -40,6 +48,7 @@ pub fn revised(it: OrderRevised, reference: &Reference) -> Result<OrderEnriched,
         body_hash: String::new(),
         problems: Vec::new(),
         revision: it.revision,
+        not_understood: Vec::new(),
         party: it.party,
     })
 }
@@ -72,63 +81,6 @@ fn enrichment(order: &Order, party: &Party, reference: &Reference) -> Enrichment
         vat_country: vat_country.to_owned(),
         versions: reference.versions_of(USES),
     }
-}
-
-/// The rules that hold for every order past this step, whoever made it.
-fn sound(order: &Order, party: &Party) -> Result<(), String> {
-    let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(format!("order breaks a rule: {rule}")) };
-    rule(!order.shop.is_empty() && !order.channel_order_id.is_empty(), "shop and channel_order_id are not empty")?;
-    let id = OrderId::of(&order.shop, &order.channel_order_id);
-    rule(order.order_id == id, "order_id is made from shop and channel_order_id as docs/producing.md says")?;
-    rule(order.lines.len() <= MAX_LINES, "at most 2000 lines")?;
-    rule(order.charges.len() <= MAX_CHARGES, "at most 200 charges")?;
-    rule(order.lines.iter().zip(1..).all(|(line, no)| line.line_no == no), "line_no counts 1, 2, 3 …")?;
-    let price = |price: UnitPrice, quantity: i64| {
-        quantity.unsigned_abs() <= MAX_QUANTITY.unsigned_abs() && (0..=MAX_SCALE).contains(&price.scale)
-    };
-    // Three more digits: the minor units of the currencies that have most of them.
-    let fits = |minor: i64| minor.unsigned_abs() <= 10u64.pow(MAX_AMOUNT_DIGITS + 3);
-    let within = order.lines.iter().all(|it| price(it.unit_price, it.quantity) && fits(it.line_total_minor))
-        && order.charges.iter().all(|it| price(it.unit_price, it.quantity) && fits(it.amount_minor))
-        && [order.stated_total_minor.unwrap_or(0), order.payment.authorised_minor, order.payment.captured_minor]
-            .into_iter()
-            .all(fits);
-    rule(within, "quantities, scales and amounts are within the limits of docs/order-form.md")?;
-    let most = 10u64.pow(MAX_AMOUNT_DIGITS + 3) * (MAX_LINES + MAX_CHARGES) as u64;
-    rule(order.total_minor.unsigned_abs() <= most, "total_minor is the sum of lines and charges")?;
-    let clean = texts(order, party, |text| !text.contains('\0'));
-    rule(clean, "no text holds the character U+0000")
-}
-
-/// True when `holds` is so for every text of the order.
-fn texts(order: &Order, party: &Party, holds: impl Fn(&str) -> bool) -> bool {
-    let some = |text: &Option<String>| text.as_deref().is_none_or(&holds);
-    let address = |it: &Address| {
-        [&it.name, &it.street, &it.postcode, &it.city, &it.country].into_iter().all(|it| holds(it))
-            && [&it.company, &it.house_number, &it.house_number_addition, &it.extra, &it.region].into_iter().all(some)
-    };
-    let attributes = |all: &[kept_schemas::order::Attribute]| all.iter().all(|it| holds(&it.name) && holds(&it.value));
-    [&order.channel, &order.shop, &order.channel_order_id, &order.account, &order.currency, &order.country]
-        .into_iter()
-        .all(|it| holds(it))
-        && [
-            &order.customer_ref,
-            &order.language,
-            &order.payment.reference,
-            &order.delivery.service,
-            &order.delivery.pickup_location,
-            &party.email,
-            &party.phone,
-        ]
-        .into_iter()
-        .all(some)
-        && attributes(&order.attributes)
-        && order.lines.iter().all(|it| {
-            holds(&it.sku) && some(&it.channel_line_id) && some(&it.description) && attributes(&it.attributes)
-        })
-        && order.charges.iter().all(|it| holds(&it.code) && some(&it.description))
-        && address(&party.ship_to)
-        && party.bill_to.as_ref().is_none_or(address)
 }
 
 #[cfg(test)]

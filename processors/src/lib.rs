@@ -2,7 +2,10 @@
 //! SQL; no hash-map iteration and no floats, so that a decision can be replayed and compared byte for byte.
 
 pub mod enrich;
+#[cfg(test)]
+mod hostile;
 pub mod ledger;
 pub mod normalise;
 pub mod reference;
+mod sound;
 pub mod validate;

@@ -1,5 +1,5 @@
 //! Raw bodies become orders, commands and payments in the one model. Nothing of a body is lost: what was not
-//! understood goes along as `unmapped`.
+//! understood goes along with an order as `unmapped`, and is told by name in the order's history.
 //!
 //! Who sent a body decides which shop, channel and account it belongs to; the body has no say in that. What is wrong
 //! with an order is no business of this step: validate says it of every order, also of those that others produce.
@@ -10,7 +10,7 @@ use kept_schemas::{
     inbound::{Inbound, InboundKind, OrderReceived},
     inputs::{CommandKind, CommandReceived, PaymentReceived},
     order::{Charge, PaymentTerms},
-    own::{CancellationForm, FieldProblem, OrderForm, Parsed, PaymentForm},
+    own::{CancellationForm, FieldProblem, OrderForm, Parsed, PaymentForm, not_understood},
     reference::Account,
 };
 
@@ -41,12 +41,12 @@ pub fn decide(inbound: &Inbound, event_id: EventId, reference: &Reference) -> Re
         InboundKind::Cancellation => {
             form(CancellationForm::FORMAT)?;
             let parsed = CancellationForm::parse(&inbound.body).map_err(|it| refused(CancellationForm::FORMAT, &it))?;
-            Ok(Normalised::Command(Box::new(cancellation(inbound, account, event_id, parsed.form))))
+            Ok(Normalised::Command(Box::new(cancellation(inbound, account, event_id, parsed))))
         }
         InboundKind::Payment => {
             form(PaymentForm::FORMAT)?;
             let parsed = PaymentForm::parse(&inbound.body).map_err(|it| refused(PaymentForm::FORMAT, &it))?;
-            payment(inbound, account, parsed.form).map(|it| Normalised::Payment(Box::new(it)))
+            payment(inbound, account, parsed).map(|it| Normalised::Payment(Box::new(it)))
         }
         InboundKind::Unknown => Err("kind of body is none of order, cancellation, payment".into()),
     }
@@ -169,7 +169,13 @@ fn order(inbound: &Inbound, account: &Account, parsed: Parsed<OrderForm>) -> Res
     })
 }
 
-fn cancellation(inbound: &Inbound, account: &Account, event_id: EventId, form: CancellationForm) -> CommandReceived {
+fn cancellation(
+    inbound: &Inbound,
+    account: &Account,
+    event_id: EventId,
+    parsed: Parsed<CancellationForm>,
+) -> CommandReceived {
+    let Parsed { form, unmapped } = parsed;
     CommandReceived {
         order_id: OrderId::of(&account.shop, inbound.external_id.trim()),
         command_id: form.request_id.unwrap_or_else(|| event_id.to_string()),
@@ -179,11 +185,13 @@ fn cancellation(inbound: &Inbound, account: &Account, event_id: EventId, form: C
         lines: form.lines,
         hold_id: None,
         reason: form.reason,
+        not_understood: not_understood(&unmapped),
         party: Party::default(),
     }
 }
 
-fn payment(inbound: &Inbound, account: &Account, form: PaymentForm) -> Result<PaymentReceived, String> {
+fn payment(inbound: &Inbound, account: &Account, parsed: Parsed<PaymentForm>) -> Result<PaymentReceived, String> {
+    let Parsed { form, unmapped } = parsed;
     Ok(PaymentReceived {
         order_id: OrderId::of(&account.shop, inbound.external_id.trim()),
         amount_minor: form.amount_minor().ok_or("amount does not fit its currency")?,
@@ -193,6 +201,7 @@ fn payment(inbound: &Inbound, account: &Account, form: PaymentForm) -> Result<Pa
         at: form.at,
         source: account.account_id.clone(),
         detail: form.detail,
+        not_understood: not_understood(&unmapped),
     })
 }
 

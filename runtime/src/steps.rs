@@ -88,7 +88,7 @@ mod tests {
         inbound::{HoldReason, InboundKind, OrderValidated},
         inputs::{CommandReceived, PaymentReceived},
         order::MAX_RECORD_BYTES,
-        own::OrderForm,
+        own::{MAX_LONG_TEXT, OrderForm},
         reference::Account,
         topics::Record,
     };
@@ -229,8 +229,13 @@ mod tests {
         let mut large: OrderReceived = read(&codec, &made);
         let first = large.order.lines[0].clone();
         large.order.lines = (1..=2_000).map(|line_no| OrderLine { line_no, ..first.clone() }).collect();
-        let left = MAX_RECORD_BYTES - codec.encode(&large).expect("it fits").len() - 10;
-        large.order.lines[0].description = Some("x".repeat(left));
+        let mut left = MAX_RECORD_BYTES - codec.encode(&large).expect("it fits").len() - 10;
+        for line in &mut large.order.lines {
+            // Two bytes say how long it is.
+            let more = left.saturating_sub(2).min(MAX_LONG_TEXT);
+            line.description = (more > 0).then(|| "x".repeat(more));
+            left = left.saturating_sub(more + 2);
+        }
         let why = match run(ENRICH, &codec, &large) {
             Err(Unread::Poison(why)) => why,
             Err(other) => panic!("{other:?}"),

@@ -32,6 +32,8 @@ pub enum CodecError {
     TooLarge(&'static str, usize),
     #[error("record for {0} does not fit its schema: {1}")]
     Encode(&'static str, String),
+    #[error("record of {0} breaks a rule: {1}")]
+    Rule(&'static str, String),
     #[error("schema text is not an Avro schema: {0}")]
     Schema(String),
 }

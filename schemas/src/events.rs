@@ -212,6 +212,8 @@ words! {
         Short = "short",
         /// A cancellation that has to wait: for the order itself, or for a location's answer. No lines: all of it.
         CancelAsked = "cancel_asked",
+        /// Fields of what came in were not understood: the order's body, a cancellation's or a payment's.
+        NotUnderstood = "not_understood",
         /// The order was looked at again and nothing changed.
         Looked = "looked",
     }

@@ -68,7 +68,7 @@ impl Headers {
         match name {
             EVENT_ID => self.event_id = EventId::parse(text),
             CAUSE_ID => self.cause_id = EventId::parse(text),
-            TRACEPARENT if text.len() <= 64 => self.traceparent = Some(text.to_owned()),
+            TRACEPARENT if is_traceparent(text) => self.traceparent = Some(text.to_owned()),
             SUBJECT => self.subject = Some(text.to_owned()),
             STEP => self.step = Some(text.to_owned()),
             CAUSE => {
@@ -97,9 +97,49 @@ impl Headers {
     }
 }
 
+/// W3C trace context, version 00: `00-` 32 hex digits `-` 16 hex digits `-` 2 hex digits, lower case, ids not all zero.
+pub fn is_traceparent(text: &str) -> bool {
+    let mut parts = text.split('-');
+    let mut next = || parts.next().unwrap_or_default();
+    let (version, trace, span, flags) = (next(), next(), next(), next());
+    let hex = |part: &str, length: usize| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let some = |part: &str| part.bytes().any(|byte| byte != b'0');
+    parts.next().is_none()
+        && version == "00"
+        && (hex(trace, 32) && some(trace))
+        && (hex(span, 16) && some(span))
+        && hex(flags, 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_traceparent_of_another_form_is_as_if_it_were_not_there() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let taken = |text: &str| {
+            let mut headers = Headers::default();
+            headers.take(TRACEPARENT, text.as_bytes());
+            headers.traceparent
+        };
+        assert_eq!(taken(good).as_deref(), Some(good));
+        for bad in [
+            "",
+            "x",
+            "a\0b",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0\0",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(taken(bad), None, "{bad:?}");
+        }
+    }
 
     #[test]
     fn headers_read_back_as_they_were_written() {

@@ -115,6 +115,9 @@ pub struct OrderEnriched {
     pub problems: Vec<Problem>,
     /// 0 for the first run; raised each time the ledger sends the order back (`orders.revised`).
     pub revision: i32,
+    /// The fields of the raw body that were not understood, by JSON pointer, without what stands in them.
+    #[avro(default = "[]")]
+    pub not_understood: Vec<String>,
     pub party: Party,
 }
 
@@ -184,6 +187,9 @@ pub struct OrderValidated {
     pub enrichment: Enrichment,
     pub problems: Vec<Problem>,
     pub revision: i32,
+    /// As in `orders.enriched`.
+    #[avro(default = "[]")]
+    pub not_understood: Vec<String>,
     pub party: Party,
 }
 

@@ -35,6 +35,9 @@ pub struct PaymentReceived {
     /// Who says so: a channel account, `api`, `cli`.
     pub source: String,
     pub detail: Option<String>,
+    /// The fields of the raw body that were not understood, by JSON pointer, without what stands in them.
+    #[avro(default = "[]")]
+    pub not_understood: Vec<String>,
 }
 
 words! {
@@ -78,6 +81,9 @@ pub struct CommandReceived {
     pub hold_id: Option<String>,
     /// Why, in the asker's words; no personal data.
     pub reason: Option<String>,
+    /// The fields of the raw body that were not understood, by JSON pointer, without what stands in them.
+    #[avro(default = "[]")]
+    pub not_understood: Vec<String>,
     /// A corrected address; empty for other commands.
     pub party: Party,
 }

@@ -14,6 +14,7 @@ pub mod order;
 pub mod own;
 pub mod reference;
 pub mod text;
+pub mod texts;
 mod time;
 pub mod topics;
 pub mod values;

@@ -133,6 +133,7 @@ pub fn validated(enriched: OrderEnriched) -> OrderValidated {
         enrichment: enriched.enrichment,
         problems: enriched.problems,
         revision: enriched.revision,
+        not_understood: enriched.not_understood,
         party: enriched.party,
     }
 }

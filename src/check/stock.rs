@@ -163,7 +163,8 @@ pub fn promises(facts: &Facts) -> Verdict {
         let skus: BTreeMap<i32, &str> = state.lines.iter().map(|line| (line.line_no, line.sku.as_str())).collect();
         for line in &state.lines {
             *claims.entry(&line.sku).or_default() += line.claimed;
-            let counters = [line.claimed, line.pinned, line.picked, line.shipped, line.cancelled, line.returned];
+            let counters =
+                [line.claimed, line.pinned, line.picked, line.shipped, line.cancelled, line.returned, line.refunded];
             if counters.iter().any(|units| *units < 0) || line.picked > line.pinned {
                 verdict.broken(|| format!("order {order}: line {} has impossible counters", line.line_no));
             }

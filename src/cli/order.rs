@@ -11,6 +11,7 @@ use kept_schemas::{
     inbound::HoldReason,
     inputs::{CommandKind, CommandReceived, LineQuantity},
     order::Address,
+    texts,
 };
 
 /// Decide about an order: let it go, stop it, call it off, correct its address
@@ -98,6 +99,7 @@ impl Order {
             };
             command.order_id = order;
             command.by = about.by;
+            texts::command(&command).map_err(anyhow::Error::msg)?;
             send(&config, command).await?;
             println!("asked; see `./kept explain {order}` for what came of it");
             Ok(ExitCode::SUCCESS)
@@ -134,6 +136,9 @@ impl What {
                 })?;
                 if ship_to == Address::default() {
                     bail!("{} has no part of an address in it", file.display());
+                }
+                if let Err(why) = texts::address(&ship_to) {
+                    bail!("{}: {why}", file.display());
                 }
                 let party = Party { ship_to, ..Party::default() };
                 (about, CommandReceived { kind: CommandKind::CorrectAddress, party, ..command })
@@ -184,6 +189,25 @@ mod tests {
         assert_eq!(line_quantity("2=3").expect("it reads"), LineQuantity { line_no: 2, quantity: 3 });
         for wrong in ["", "2", "2=", "=3", "0=1", "1=0", "1=-1", "a=b", "1=2=3"] {
             assert!(line_quantity(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_could_not_be_kept_is_refused_with_its_field_and_reason() {
+        let file = std::env::temp_dir().join(format!("kept-order-address-{}.json", std::process::id()));
+        let asked = |address: serde_json::Value| {
+            std::fs::write(&file, address.to_string()).expect("writable");
+            let about = About { order: "1001".into(), by: "anna".into(), config: None };
+            What::Address { about, file: file.clone() }.command().map(|it| it.1.party.ship_to.city)
+        };
+        let sound = asked(serde_json::json!({"city": "Utrecht"}));
+        let refused = [("a\0b".to_owned(), "holds the character U+0000"), ("x".repeat(201), "is longer than 200")]
+            .map(|(city, why)| (asked(serde_json::json!({"city": city})), why));
+        std::fs::remove_file(&file).expect("it is there");
+        assert_eq!(sound.expect("it reads"), "Utrecht");
+        for (asked, why) in refused {
+            let error = asked.expect_err(why).to_string();
+            assert!(error.contains(&format!(": city {why}")), "{error}");
         }
     }
 

@@ -87,6 +87,8 @@ async fn try_take(
     struct Taken {
         order_id: OrderId,
         status: &'static str,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        not_understood: forms::NotUnderstood,
     }
     let whole: &RawValue = serde_json::from_slice(body).map_err(|error| not_json(body, &error))?;
     let raw = whole.get().as_bytes();
@@ -99,7 +101,8 @@ async fn try_take(
         }
         About::Payment => (InboundKind::Payment, forms::PAYMENT, forms::payment(raw), "not-a-payment"),
     };
-    read.map_err(|faults| Problem::new(refusal, "see `errors`; nothing was stored").with_errors(faults))?;
+    let not_understood =
+        read.map_err(|faults| Problem::new(refusal, "see `errors`; nothing was stored").with_errors(faults))?;
     // By number it may come before its order, and waits for it; by id we must know the number, so the order.
     let number = match target.number {
         Some(number) => number,
@@ -111,5 +114,9 @@ async fn try_take(
     };
     let (order_id, outgoing) = door.inbound(account, trace, (kind, form), &number, raw)?;
     door.store(vec![outgoing]).await?;
-    Ok(Answer::json(StatusCode::ACCEPTED, Some(location(order_id)), &Taken { order_id, status: "accepted" }))
+    Ok(Answer::json(
+        StatusCode::ACCEPTED,
+        Some(location(order_id)),
+        &Taken { order_id, status: "accepted", not_understood },
+    ))
 }

@@ -29,6 +29,8 @@ struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     order_id: Option<OrderId>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_understood: forms::NotUnderstood,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Fault>,
 }
 
@@ -37,6 +39,8 @@ struct Accepted<'a> {
     order_id: OrderId,
     order_number: &'a str,
     status: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    not_understood: forms::NotUnderstood,
 }
 
 #[derive(Serialize)]
@@ -72,7 +76,7 @@ async fn one(door: &Door, account: &Account, trace: &str, raw: &str) -> Result<A
     if raw.len() > door.limits.one_bytes {
         return Err(Problem::new("too-large", format!("one order has at most {} bytes", door.limits.one_bytes)));
     }
-    let number = forms::order(raw.as_bytes()).map_err(|faults| {
+    let (number, not_understood) = forms::order(raw.as_bytes()).map_err(|faults| {
         add(&door.counters.refused, 1);
         Problem::new("not-an-order", "see `errors`; nothing was stored").with_errors(faults)
     })?;
@@ -80,7 +84,7 @@ async fn one(door: &Door, account: &Account, trace: &str, raw: &str) -> Result<A
     let (order_id, outgoing) = door.inbound(account, trace, form, &number, raw.as_bytes())?;
     store(door, vec![outgoing], vec![AtTheDoor { order_id, shop: account.shop.clone(), number: number.clone() }])
         .await?;
-    let body = Accepted { order_id, order_number: &number, status: "accepted" };
+    let body = Accepted { order_id, order_number: &number, status: "accepted", not_understood };
     Ok(Answer::json(StatusCode::ACCEPTED, Some(location(order_id)), &body))
 }
 
@@ -95,7 +99,7 @@ async fn batch(
     let mut items = Vec::with_capacity(orders.len());
     for (index, raw) in orders.iter().enumerate() {
         let item = match read_item(door, account, trace, raw.get(), &format!("{prefix}/{index}"))? {
-            Ok((number, order_id, record)) => {
+            Ok(Read { number, not_understood, order_id, record }) => {
                 outgoing.push(record);
                 rows.push(AtTheDoor { order_id, shop: account.shop.clone(), number: number.clone() });
                 Item {
@@ -103,10 +107,18 @@ async fn batch(
                     status: "accepted",
                     order_number: Some(number),
                     order_id: Some(order_id),
+                    not_understood,
                     errors: Vec::new(),
                 }
             }
-            Err(errors) => Item { index, status: "refused", order_number: None, order_id: None, errors },
+            Err(errors) => Item {
+                index,
+                status: "refused",
+                order_number: None,
+                order_id: None,
+                not_understood: Vec::new(),
+                errors,
+            },
         };
         items.push(item);
     }
@@ -124,7 +136,13 @@ async fn batch(
     Ok(Answer::json(status, None, &Batch { accepted, refused, orders: items }))
 }
 
-type Read = (String, OrderId, Outgoing);
+/// An order of a batch that can be stored.
+struct Read {
+    number: String,
+    not_understood: forms::NotUnderstood,
+    order_id: OrderId,
+    record: Outgoing,
+}
 
 /// An order of a batch, or its faults with pointers into the whole body. The outer error is nobody's fault but ours.
 fn read_item(
@@ -139,15 +157,15 @@ fn read_item(
     if raw.len() > door.limits.one_bytes {
         return Ok(Err(too_large()));
     }
-    let number = match forms::order(raw.as_bytes()) {
-        Ok(number) => number,
+    let (number, not_understood) = match forms::order(raw.as_bytes()) {
+        Ok(read) => read,
         Err(faults) => {
             let within = |fault: Fault| Fault { pointer: format!("{pointer}{}", fault.pointer), ..fault };
             return Ok(Err(faults.into_iter().map(within).collect()));
         }
     };
     match door.inbound(account, trace, (InboundKind::Order, forms::ORDER), &number, raw.as_bytes()) {
-        Ok((order_id, record)) => Ok(Ok((number, order_id, record))),
+        Ok((order_id, record)) => Ok(Ok(Read { number, not_understood, order_id, record })),
         Err(problem) if problem.status() == StatusCode::PAYLOAD_TOO_LARGE => Ok(Err(too_large())),
         Err(problem) => Err(problem),
     }

@@ -312,6 +312,32 @@ async fn an_order_is_accepted_once_its_body_is_stored_exactly_as_it_came() {
 }
 
 #[tokio::test]
+async fn fields_that_are_not_part_of_a_form_are_told_by_name() {
+    let world = world();
+    let strange = |number: &str| {
+        let mut it = with(order(number), "/lines/0/quantity", json!(3));
+        it["gift"] = json!("Jane");
+        it["lines"][0]["colour"] = json!("red");
+        it
+    };
+    let got = world.post("/v1/orders", strange("1").to_string()).await;
+    assert_eq!((got.status, &got.body["not_understood"]), (202, &json!(["/gift", "/lines/0/colour"])));
+    assert_valid(&got.body, schema("Accepted"));
+    let got = world.post("/v1/orders", json!([order("2"), strange("3")]).to_string()).await;
+    assert_eq!(got.body["orders"][0].get("not_understood"), None);
+    assert_eq!(got.body["orders"][1]["not_understood"], json!(["/gift", "/lines/0/colour"]));
+    assert_valid(&got.body, schema("Batch"));
+    let path = format!("/v1/orders/1/cancellation?shop={SHOP}");
+    let got = world.post(&path, json!({"who": "Jane"}).to_string()).await;
+    assert_eq!((got.status, &got.body["not_understood"]), (202, &json!(["/who"])));
+    assert_valid(&got.body, schema("Taken"));
+    let many: serde_json::Map<String, Value> = (0..60).map(|it| (format!("x{it}"), json!(it))).collect();
+    let got = world.post(&path, Value::Object(many).to_string()).await;
+    assert_eq!(got.body["not_understood"].as_array().map(Vec::len), Some(21));
+    assert_valid(&got.body, schema("Taken"));
+}
+
+#[tokio::test]
 async fn the_same_body_is_the_same_event_and_a_changed_one_is_another_of_the_same_order() {
     let world = world();
     for body in [order("1"), order("1"), with(order("1"), "/lines/0/quantity", json!(3))] {

@@ -9,10 +9,11 @@ use std::{
 };
 
 use axum::http::HeaderMap;
+use kept_schemas::headers::is_traceparent;
 
 /// The `traceparent` of this request, as it goes on into the record's headers.
 pub fn parent(headers: &HeaderMap) -> String {
-    let given = headers.get("traceparent").and_then(|value| value.to_str().ok()).filter(|text| is_valid(text));
+    let given = headers.get("traceparent").and_then(|value| value.to_str().ok()).filter(|text| is_traceparent(text));
     given.map_or_else(fresh, str::to_owned)
 }
 
@@ -24,17 +25,6 @@ fn fresh() -> String {
     // All zeros means "none"; one bit makes sure.
     let number = |part: u8| KEY.hash_one((part, count)) | 1;
     format!("00-{:016x}{:016x}-{:016x}-01", number(0), number(1), number(2))
-}
-
-/// Version 00: `00-` 32 hex digits `-` 16 hex digits `-` 2 hex digits, lower case, ids not all zero.
-fn is_valid(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
-    let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let some = |part: &str| part.bytes().any(|byte| byte != b'0');
-    matches!(parts[..], ["00", trace, span, flags]
-        if hex(trace, 32) && some(trace) && hex(span, 16) && some(span) && hex(flags, 2))
 }
 
 #[cfg(test)]
@@ -59,7 +49,7 @@ mod tests {
             "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ] {
             let made = of(bad);
-            assert!(is_valid(&made) && made != bad, "{bad} gave {made}");
+            assert!(is_traceparent(&made) && made != bad, "{bad} gave {made}");
         }
         assert_ne!(parent(&HeaderMap::new()), parent(&HeaderMap::new()));
     }

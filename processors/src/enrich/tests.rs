@@ -1,13 +1,14 @@
 //! What is looked up, and which orders of others are not taken.
 
 use kept_schemas::{
-    Micros, OrderLine,
-    inbound::{Problem, ReferenceVersion},
-    order::Charge,
+    Micros, OrderId, OrderLine,
+    inbound::{Problem, ReferenceVersion, Unmapped},
+    order::{Attribute, Charge},
     reference::{Customer, Location, Product},
 };
 
 use super::*;
+use crate::hostile::{filled, holds_one, spoilt};
 
 fn reference() -> Reference {
     let product = |sku: &str, weight_grams| {
@@ -121,6 +122,58 @@ fn a_revised_order_keeps_its_revision_and_came_in_when_it_was_sent_back() {
     assert_eq!((made.revision, made.received_at, made.body_hash.as_str()), (2, Micros(8), ""));
 }
 
+/// The same order under another number, with the id that follows from it.
+fn renumbered(it: &mut OrderReceived, number: &str) {
+    it.order.channel_order_id = number.into();
+    it.order.order_id = OrderId::of(&it.order.shop, number);
+}
+
+#[test]
+fn texts_as_long_as_the_forms_take_them_are_taken() {
+    let mut it = order(&[("A", 1)]);
+    renumbered(&mut it, &"é".repeat(100));
+    it.order.lines[0].sku = "é".repeat(100);
+    it.party.ship_to.city = "é".repeat(200);
+    it.order.attributes = vec![Attribute { name: "é".repeat(100), value: "é".repeat(2_000) }];
+    assert_eq!(received(it, &reference()).map(drop), Ok(()));
+}
+
+#[test]
+fn no_text_that_a_table_could_not_hold_gets_past_enrich() {
+    let mut it: OrderReceived = filled();
+    for (line, line_no) in it.order.lines.iter_mut().zip(1..) {
+        (line.line_no, line.quantity, line.unit_price.scale) = (line_no, 1, 2);
+    }
+    for charge in &mut it.order.charges {
+        (charge.quantity, charge.unit_price.scale) = (1, 2);
+    }
+    let taken = |mut it: OrderReceived| {
+        it.order.order_id = OrderId::of(&it.order.shop, &it.order.channel_order_id);
+        received(it, &reference())
+    };
+    assert_eq!(taken(it.clone()).map(drop), Ok(()), "it is taken as it is");
+    for (place, it) in spoilt(&it) {
+        match taken(it) {
+            Ok(made) => assert!(!holds_one(&made), "{place}"),
+            Err(why) => assert!(why.len() < 200 && !why.contains('\0'), "{place}: {why}"),
+        }
+    }
+}
+
+#[test]
+fn fields_that_were_not_understood_go_along_by_name_and_without_what_stands_in_them() {
+    let unmapped = |path: &str| Unmapped { path: path.into(), value: "\"Jane\"".into() };
+    let with = |unmapped: Vec<Unmapped>| {
+        received(OrderReceived { unmapped, ..order(&[]) }, &reference()).expect("it is sound").not_understood
+    };
+    assert_eq!(with(vec![]), Vec::<String>::new());
+    assert_eq!(with(vec![unmapped("/gift"), unmapped("/lines/0/colour")]), vec!["/gift", "/lines/0/colour"]);
+    assert_eq!(with(vec![unmapped("/a\0\n")]), vec!["/a\u{fffd}\u{fffd}"], "no table and no line breaks of it");
+    assert_eq!(with(vec![unmapped(&"x".repeat(10_000))])[0].len(), 100);
+    let many = with(vec![unmapped("/x"); 201]);
+    assert_eq!((many.len(), many[20].as_str()), (21, "and more"));
+}
+
 #[test]
 fn an_order_that_breaks_a_rule_of_the_contract_is_a_dead_letter_that_names_the_rule() {
     type Change = fn(&mut OrderReceived);
@@ -138,7 +191,21 @@ fn an_order_that_breaks_a_rule_of_the_contract_is_a_dead_letter_that_names_the_r
         (|it| it.order.total_minor = i64::MAX, "total_minor is the sum"),
         (|it| it.order.lines[0].sku = "A\0".into(), "U+0000"),
         (|it| it.party.ship_to.extra = Some("\0".into()), "U+0000"),
-        (|it| it.party.bill_to = Some(Address { city: "\0".into(), ..Default::default() }), "U+0000"),
+        (|it| it.party.bill_to = Some(Address { city: "\0".into(), ..Default::default() }), "bill_to.city holds"),
+        (|it| it.problems = vec![Problem { detail: "\0".into(), ..Default::default() }], "problems.detail holds"),
+        (|it| it.body_hash = "\0".into(), "body_hash holds"),
+        (|it| renumbered(it, &"9".repeat(101)), "channel_order_id is longer than 100 characters"),
+        (|it| it.order.lines[0].sku = "x".repeat(101), "lines.sku is longer than 100 characters"),
+        (|it| it.order.customer_ref = Some("x".repeat(101)), "customer_ref is longer than 100 characters"),
+        (|it| it.order.language = Some("x".repeat(36)), "language is longer than 35 characters"),
+        (|it| it.order.currency = "x".repeat(11), "currency is longer than 10 characters"),
+        (|it| it.order.payment.reference = Some("x".repeat(201)), "payment.reference is longer than 200"),
+        (|it| it.party.email = Some("x".repeat(255)), "email is longer than 254 characters"),
+        (|it| it.party.phone = Some("x".repeat(51)), "phone is longer than 50 characters"),
+        (|it| it.party.ship_to.street = "x".repeat(201), "ship_to.street is longer than 200 characters"),
+        (|it| it.order.lines[0].description = Some("x".repeat(2_001)), "lines.description is longer than 2000"),
+        (|it| it.order.attributes = vec![Attribute { name: "x".repeat(101), ..Default::default() }], "attributes.name"),
+        (|it| it.order.charges = vec![Charge { code: "x".repeat(101), ..Default::default() }], "charges.code"),
     ];
     for (change, rule) in table {
         let mut it = order(&[("A", 1)]);

@@ -16,7 +16,7 @@ use super::{
     decision::{Decision, KEPT},
     fold::{line_at, line_facts, numbered, units_of},
     payments,
-    settle::{list, settle},
+    settle::{Arrived, list, settle},
     stock::others_wait,
 };
 
@@ -40,6 +40,7 @@ fn first(d: &mut Decision<'_>, it: &OrderValidated) {
     let cancelled = d.order().cancelled;
     let (claimed, yielded) = claims(d, it);
     accept(d, it, claimed);
+    d.not_understood(&it.not_understood);
     for problem in problems(it) {
         d.hold(problem.reason, problem.line_no, problem.detail);
     }
@@ -55,7 +56,7 @@ fn first(d: &mut Decision<'_>, it: &OrderValidated) {
     if !cancelled {
         d.notify(NotificationPurpose::OrderConfirmed, "", None);
     }
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
     wake_later(d, yielded);
 }
 
@@ -69,7 +70,7 @@ fn corrected(d: &mut Decision<'_>, it: &OrderValidated) {
     if order.lines.iter().filter(gone).any(|line| line.cancelled + line.shipped + line.pinned > 0) {
         let detail = "a correction would take away lines that are shipped, cancelled or being shipped";
         d.hold(HoldReason::ChangedAfterAcceptance, None, detail);
-        return settle(d, "stock_arrived");
+        return settle(d, Arrived::Stock);
     }
     // What a line no longer needs is given up before the line is described anew.
     let given_up: Vec<LineQuantity> = (order.lines.iter())
@@ -93,7 +94,7 @@ fn corrected(d: &mut Decision<'_>, it: &OrderValidated) {
         d.hold(problem.reason, problem.line_no, problem.detail);
     }
     payments::check(d);
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
     wake_later(d, yielded);
 }
 
@@ -186,7 +187,7 @@ fn again(d: &mut Decision<'_>, it: &OrderValidated) {
             let detail = difference(d.order(), &it.order);
             d.note(NoteKind::Duplicate, "", format!("with other content: {detail}"), Vec::new());
             d.hold(HoldReason::ChangedAfterAcceptance, None, detail);
-            settle(d, "stock_arrived");
+            settle(d, Arrived::Stock);
         }
     }
 }

@@ -12,11 +12,13 @@ use super::{
     decision::Decision,
     fold::{RELEASED, line_at, units_of},
     outcomes::per_line,
-    settle::{refuse, settle},
+    settle::{Arrived, refuse, settle},
 };
+use crate::sound::sound;
 
 /// Takes in a command.
 pub(super) fn received(d: &mut Decision<'_>, it: &CommandReceived) {
+    d.not_understood(&it.not_understood);
     match it.kind {
         CommandKind::Cancel => cancel(d, it),
         CommandKind::Release => release(d, it),
@@ -38,7 +40,7 @@ fn cancel(d: &mut Decision<'_>, it: &CommandReceived) {
     if !order.accepted {
         let lines = asked.iter().map(|&(line_no, quantity)| LineQuantity { line_no, quantity }).collect();
         d.note(NoteKind::CancelAsked, &it.by, reason, lines);
-        return settle(d, "cancelled");
+        return settle(d, Arrived::Cancelled);
     }
     let waiting = |line_no: i32| order.cancel_asked.as_ref().map_or(0, |asked| units_of(&asked.lines, line_no));
     let open = |line_no: i32| line_at(&order.lines, line_no).map_or(0, |line| line.open() - waiting(line_no)).max(0);
@@ -54,7 +56,7 @@ fn cancel(d: &mut Decision<'_>, it: &CommandReceived) {
         return refuse(d, why_not(order, &asked));
     }
     cancel::cancel(d, whole, &wanted, &reason, &it.by);
-    settle(d, "cancelled");
+    settle(d, Arrived::Cancelled);
 }
 
 fn why_not(order: &OrderState, asked: &[(i32, i64)]) -> String {
@@ -89,7 +91,7 @@ fn release(d: &mut Decision<'_>, it: &CommandReceived) {
         }
         _ => {
             d.resolve(RELEASED, &it.by, named);
-            settle(d, "stock_arrived");
+            settle(d, Arrived::Stock);
         }
     }
 }
@@ -105,7 +107,7 @@ fn hold(d: &mut Decision<'_>, it: &CommandReceived) {
     d.hold(HoldReason::Manual, None, words(it, "by hand"));
     d.say_holds();
     cancel::withdraw(d, "on hold", |_, _| true);
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
 }
 
 fn correct_address(d: &mut Decision<'_>, it: &CommandReceived) {
@@ -148,6 +150,10 @@ fn revise(d: &mut Decision<'_>, command: &str, party: Party, why: &str) {
     let Some(mut content) = d.content().map(|content| content.order.clone()) else { return };
     if !party.ship_to.country.is_empty() {
         content.country.clone_from(&party.ship_to.country);
+    }
+    // Its checks would make a dead letter of it, and the order would wait for them without an end.
+    if let Err(why) = sound(&content, &party) {
+        return refuse(d, format!("{command}: {why}"));
     }
     let revision = order.revision + 1;
     let (order_id, seq, at) = d.stamp();

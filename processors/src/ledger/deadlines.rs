@@ -10,7 +10,7 @@ use kept_schemas::{
 use super::{
     FulfilmentStatus, cancel,
     decision::{Decision, KEPT},
-    settle::settle,
+    settle::{Arrived, settle},
 };
 
 /// Takes in a deadline.
@@ -35,7 +35,7 @@ fn payment_due(d: &mut Decision<'_>, it: &DeadlineReached) {
     let open: Vec<(i32, i64)> =
         d.order().lines.iter().map(|line| (line.line_no, line.open())).filter(|it| it.1 > 0).collect();
     cancel::cancel(d, true, &open, "payment not received", KEPT);
-    settle(d, "cancelled");
+    settle(d, Arrived::Cancelled);
 }
 
 /// A hold is overdue; it stays, and whether what it waits for is there is looked at again and again.
@@ -44,7 +44,7 @@ fn hold_due(d: &mut Decision<'_>, it: &DeadlineReached) {
     let what = hold.map_or("a hold".to_owned(), |reason| reason.as_str().replace('_', " "));
     let next = d.after(d.policy().hold_due_seconds);
     d.passed(&it.timer_id, format!("held for {what} and overdue"), Some(next));
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
 }
 
 /// A location has not shipped in time, or has not answered whether it will. It is asked about until it does.

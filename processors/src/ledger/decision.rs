@@ -12,6 +12,7 @@ use kept_schemas::{
     ids::child,
     inbound::HoldReason,
     inputs::{Condition, LineQuantity},
+    own::MAX_NAMED,
     reference::Policy,
 };
 
@@ -80,6 +81,15 @@ impl<'a> Decision<'a> {
         let (order_id, seq, at) = self.stamp();
         let (about, detail) = (about.to_owned(), detail.into());
         self.say(OrderNoted { order_id, seq, at, kind, detail, about, due_at: None, lines });
+    }
+
+    /// Tells which fields of what came in were not understood; they change nothing.
+    pub fn not_understood(&mut self, names: &[String]) {
+        if !names.is_empty() {
+            // A list of others may be longer than ours.
+            let names: Vec<&str> = names.iter().take(MAX_NAMED + 1).map(String::as_str).collect();
+            self.note(NoteKind::NotUnderstood, "", names.join(", "), Vec::new());
+        }
     }
 
     /// Says that a timer came due, and when it does again.

@@ -13,7 +13,7 @@ use super::{
     decision::{Decision, KEPT},
     fold::{line_at, picked_of_missing, units_of},
     payments::cut,
-    settle::{self, evidence, missing, settle},
+    settle::{self, Arrived, evidence, missing, settle},
 };
 
 /// No line has more units than this leave in one parcel run; a larger number is a mistake, and must not be added up.
@@ -144,7 +144,7 @@ fn short(d: &mut Decision<'_>, it: &OutcomeReceived, fulfilment: FulfilmentState
             d.hold(HoldReason::ShortPick, one, detail);
         }
     }
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
 }
 
 /// The location does not ship it: as it was asked, or of its own accord.
@@ -162,7 +162,7 @@ fn gone(d: &mut Decision<'_>, it: &OutcomeReceived, fulfilment: &FulfilmentState
     let id = &fulfilment.fulfilment_id;
     d.note(kind, id, detail, lines_of(&fulfilment.pinned));
     d.move_stock(&fulfilment.location_id, "unpin", id, &moved, |row, units, picked| row.unpin(units, picked));
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
 }
 
 /// Parcels left.
@@ -244,7 +244,7 @@ fn despatched(d: &mut Decision<'_>, it: &OutcomeReceived) {
     if accepted {
         super::payments::check(d);
     }
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
 }
 
 /// Goods left that were not pinned: a claim for the same units is not needed any more.
@@ -291,13 +291,13 @@ fn tracked(d: &mut Decision<'_>, it: &OutcomeReceived) {
             if d.holds(HoldReason::DeliveryProblem) && d.order().shipments.iter().all(|known| !known.failed) {
                 d.resolve("delivered", KEPT, |hold| hold.reason == HoldReason::DeliveryProblem);
             }
-            settle(d, "stock_arrived");
+            settle(d, Arrived::Stock);
         }
         OutcomeKind::DeliveryFailed if failed(d) && !failed_before => {
             let code = it.carrier_code.as_deref().map(|code| format!(": {}", cut(code))).unwrap_or_default();
             let detail = format!("shipment {} could not be delivered{code}", cut(&it.shipment_id));
             d.hold(HoldReason::DeliveryProblem, None, detail);
-            settle(d, "stock_arrived");
+            settle(d, Arrived::Stock);
         }
         _ => {}
     }

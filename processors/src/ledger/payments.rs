@@ -13,7 +13,7 @@ use super::{
     decision::Decision,
     fold::{MAX_PAYMENTS, seen_key},
     money,
-    settle::{refuse, settle},
+    settle::{Arrived, refuse, settle},
 };
 
 /// Amounts up to this are money (a hundred million million); more is a mistake, and must not be added up.
@@ -34,23 +34,23 @@ pub(super) fn received(d: &mut Decision<'_>, it: &PaymentReceived) {
             let detail = format!("{} {} came again with another amount", words(it.kind), cut(&it.payment_id));
             d.note(NoteKind::Duplicate, &it.payment_id, detail.clone(), Vec::new());
             d.hold(HoldReason::MoneyMismatch, None, detail);
-            return settle(d, "stock_arrived");
+            return settle(d, Arrived::Stock);
         }
         None if order.payment.seen.len() >= MAX_PAYMENTS => {
             let detail = format!("more than {MAX_PAYMENTS} payment facts; this one is not counted");
             d.note(NoteKind::Refused, &it.payment_id, detail.clone(), Vec::new());
             d.hold(HoldReason::MoneyMismatch, None, detail);
-            return settle(d, "stock_arrived");
+            return settle(d, Arrived::Stock);
         }
-        None => {}
+        None => d.not_understood(&it.not_understood),
     }
     if !(0..=MAX_AMOUNT).contains(&it.amount_minor) {
         d.note(NoteKind::Refused, &it.payment_id, "a payment fact whose amount cannot be", Vec::new());
         d.hold(HoldReason::MoneyMismatch, None, format!("{}: the amount cannot be", words(it.kind)));
-        return settle(d, "stock_arrived");
+        return settle(d, Arrived::Stock);
     }
     take(d, it.kind, &it.payment_id, it.amount_minor, &it.currency);
-    settle(d, "stock_arrived");
+    settle(d, Arrived::Stock);
 }
 
 /// What the order said of its own payment, and what came before it did: now it is known what for.

@@ -96,14 +96,8 @@ fn a_deadline(world: &World, number: i64, b: u8) -> Option<LedgerInput> {
 }
 
 fn a_command(number: i64, b: u8, c: u8) -> LedgerInput {
-    let kinds = [
-        CommandKind::Hold,
-        CommandKind::CorrectAddress,
-        CommandKind::Recheck,
-        CommandKind::Unknown,
-        CommandKind::Release,
-    ];
-    let mut it = command(number, pick(&kinds, b));
+    let kind = if b > 250 { CommandKind::Unknown } else { pick(CommandKind::ALL, b) };
+    let mut it = command(number, kind);
     it.party = party(if c.is_multiple_of(4) { "" } else { "1111 AA" });
     it.party.ship_to.city = if c.is_multiple_of(16) { String::new() } else { "Utrecht".into() };
     LedgerInput::Command(Box::new(it))

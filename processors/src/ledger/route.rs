@@ -39,7 +39,7 @@ pub(super) fn route(d: &mut Decision<'_>) {
             } else {
                 // A count found less than was promised: the claim was on goods that are not there.
                 d.reserve(lost);
-                settle::settle(d, "stock_arrived");
+                settle::settle(d, settle::Arrived::Stock);
             }
         }
     }

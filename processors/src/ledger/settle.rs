@@ -18,14 +18,31 @@ use super::{
 /// How many lines a hold's evidence names.
 const NAMED: usize = 6;
 
-/// Follows up. `arrived`: what resolves a hold for stock, `stock_arrived` or `cancelled`.
-pub(super) fn settle(d: &mut Decision<'_>, arrived: &str) {
+/// Why a hold for goods ends when nothing is missing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrived {
+    Stock,
+    Cancelled,
+}
+
+impl Arrived {
+    /// The hold's resolution.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Stock => "stock_arrived",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Follows up. `arrived`: what resolves a hold for goods.
+pub(super) fn settle(d: &mut Decision<'_>, arrived: Arrived) {
     if !d.order().accepted {
         d.say_holds();
         return;
     }
     let cancelled = cancel::do_what_was_asked(d);
-    let arrived = if cancelled { "cancelled" } else { arrived };
+    let arrived = if cancelled { Arrived::Cancelled } else { arrived };
     unknown_skus(d, arrived);
     let newly_short = shortage(d, arrived);
     payment(d);
@@ -41,13 +58,13 @@ pub(super) fn settle(d: &mut Decision<'_>, arrived: &str) {
 }
 
 /// A line whose SKU is not in the product list waits for the product, or for its cancellation.
-fn unknown_skus(d: &mut Decision<'_>, arrived: &str) {
+fn unknown_skus(d: &mut Decision<'_>, arrived: Arrived) {
     let unknown = |line: &&LineState| !line.known && line.open() > 0;
     let order = d.order();
     match order.lines.iter().find(unknown) {
         None => {
             if d.holds(HoldReason::UnknownSku) {
-                let how = if arrived == "cancelled" { arrived } else { "corrected" };
+                let how = if arrived == Arrived::Cancelled { arrived.word() } else { "corrected" };
                 d.resolve(how, KEPT, |hold| hold.reason == HoldReason::UnknownSku);
             }
         }
@@ -62,7 +79,7 @@ fn unknown_skus(d: &mut Decision<'_>, arrived: &str) {
 }
 
 /// Lines for which less is reserved than they need. Returns what has just begun to be short.
-fn shortage(d: &mut Decision<'_>, arrived: &str) -> Vec<LineQuantity> {
+fn shortage(d: &mut Decision<'_>, arrived: Arrived) -> Vec<LineQuantity> {
     let stock = |reason| matches!(reason, HoldReason::OutOfStock | HoldReason::ShortPick);
     let order = d.order();
     let missing = match order.test {
@@ -71,7 +88,7 @@ fn shortage(d: &mut Decision<'_>, arrived: &str) -> Vec<LineQuantity> {
     };
     if missing.is_empty() {
         if d.open_holds().any(|hold| stock(hold.reason)) {
-            d.resolve(arrived, KEPT, |hold| stock(hold.reason));
+            d.resolve(arrived.word(), KEPT, |hold| stock(hold.reason));
         }
         return missing;
     }
@@ -146,12 +163,12 @@ fn payment(d: &mut Decision<'_>) {
 }
 
 /// An order that waits for nothing but a location: there may be one now.
-fn try_route_again(d: &mut Decision<'_>, arrived: &str) {
+fn try_route_again(d: &mut Decision<'_>, arrived: Arrived) {
     let mut open = d.open_holds();
     let only = open.next().is_some_and(|hold| hold.reason == HoldReason::NoRoute) && open.next().is_none();
     drop(open);
     if only && (route::choose(d).is_ok() || !route::anything_to_pin(d.order())) {
-        d.resolve(arrived, KEPT, |hold| hold.reason == HoldReason::NoRoute);
+        d.resolve(arrived.word(), KEPT, |hold| hold.reason == HoldReason::NoRoute);
     }
 }
 

@@ -492,6 +492,67 @@ fn commands_that_cannot_be_done_are_refused_with_a_reason() {
 }
 
 #[test]
+fn an_address_that_could_not_be_checked_is_refused_and_the_order_keeps_the_hold_it_has() {
+    type Change = fn(&mut Party);
+    let table: &[(Change, &str)] = &[
+        (|it| it.ship_to.city = "a\0b".into(), "ship_to.city holds the character U+0000"),
+        (|it| it.ship_to.street = "x".repeat(201), "ship_to.street is longer than 200 characters"),
+        (|it| it.ship_to.country = "\0".into(), "ship_to.country holds the character U+0000"),
+        (|it| it.email = Some("x".repeat(255)), "email is longer than 254 characters"),
+        (|it| it.bill_to = Some(party(&"x".repeat(201)).ship_to), "bill_to.postcode is longer than 200 characters"),
+    ];
+    for (change, why) in table {
+        let mut world = World::with(&[("A", "north", 2)]);
+        world.take(validated(with_problem(order(1, &[("A", 2)]), AddressInvalid, "no post code")));
+        let mut correction = command(1, CommandKind::CorrectAddress);
+        correction.party = party("1111 AA");
+        change(&mut correction.party);
+        let events = world.take(LedgerInput::Command(Box::new(correction)));
+        assert_said(&events, &["noted refused"]);
+        let [LedgerEvent::Noted(note)] = &events[..] else { panic!("{events:?}") };
+        assert!(note.detail.starts_with("correct address: ") && note.detail.ends_with(why), "{}", note.detail);
+        let state = world.order(1);
+        assert_eq!((state.revision, state.checked, state.holds.len()), (0, 0, 1), "{why}");
+    }
+}
+
+#[test]
+fn an_order_that_its_checks_would_not_take_is_not_sent_back_to_them() {
+    let mut world = World::with(&[("A", "north", 2)]);
+    let mut it = with_problem(order(1, &[("A", 2)]), AddressInvalid, "no post code");
+    it.order.channel_order_id = "other".into();
+    world.take(validated(it));
+    let events = world.take(commands(1, CommandKind::Recheck));
+    assert_said(&events, &["noted refused"]);
+    let [LedgerEvent::Noted(note)] = &events[..] else { panic!("{events:?}") };
+    assert!(note.detail.starts_with("check again: order breaks a rule: order_id is made"), "{}", note.detail);
+}
+
+#[test]
+fn fields_that_were_not_understood_are_told_once_and_change_nothing() {
+    let names = || vec!["/gift".to_owned(), "/lines/0/colour".to_owned()];
+    let mut world = World::with(&[("A", "north", 5)]);
+    let it = OrderValidated { not_understood: names(), ..order(1, &[("A", 2)]) };
+    let events = world.take(validated(it.clone()));
+    let goes = ["released", "requested north", "pin 2 A at north"];
+    assert_said(&events, &[&["accepted 2", "noted not_understood", "told order_confirmed"][..], &goes].concat());
+    let LedgerEvent::Noted(note) = &events[1] else { panic!("{events:?}") };
+    assert_eq!(note.detail, "/gift, /lines/0/colour");
+    assert_said(&world.take(validated(it)), &["noted duplicate"]);
+
+    let LedgerInput::Payment(mut money) = pays(1, PaymentKind::Authorised, "p", 1) else { unreachable!() };
+    money.not_understood = names();
+    assert_said(&world.take(LedgerInput::Payment(money.clone())), &["noted not_understood", "paid not_needed"]);
+    assert_said(&world.take(LedgerInput::Payment(money)), &["noted duplicate"]);
+    let mut asked = command(1, CommandKind::Release);
+    asked.not_understood = vec!["/x".into(); 10_000];
+    let events = world.take(LedgerInput::Command(Box::new(asked)));
+    assert_said(&events, &["noted not_understood", "noted refused"]);
+    let LedgerEvent::Noted(note) = &events[0] else { panic!("{events:?}") };
+    assert!(note.detail.len() < 100, "{}", note.detail);
+}
+
+#[test]
 fn a_hold_by_hand_stops_what_a_location_was_asked_for_and_a_release_starts_it_again() {
     let mut world = World::with(&[("A", "north", 5)]);
     world.take(validated(order(1, &[("A", 1)])));

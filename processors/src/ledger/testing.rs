@@ -394,7 +394,9 @@ impl World {
         for line in &order.lines {
             let parts = line.cancelled + line.shipped + line.pinned + line.claimed + line.short();
             assert_eq!(line.quantity, parts, "{}", what(line));
-            for units in [line.claimed, line.pinned, line.picked, line.shipped, line.cancelled, line.returned] {
+            for units in
+                [line.claimed, line.pinned, line.picked, line.shipped, line.cancelled, line.returned, line.refunded]
+            {
                 assert!(units >= 0, "{}", what(line));
             }
             assert!(line.claimed + line.pinned <= line.open().max(0) || line.shipped > 0, "{}", what(line));

@@ -4,7 +4,7 @@ use kept_schemas::inputs::{LineQuantity, OrderWoken};
 
 use super::{
     decision::Decision,
-    settle::{missing, settle},
+    settle::{Arrived, missing, settle},
 };
 
 /// Claims what there is now of all that the order is short of, and goes on from there.
@@ -23,7 +23,7 @@ pub(super) fn woken(d: &mut Decision<'_>, it: &OrderWoken) {
         let gained: Vec<LineQuantity> = gained.into_iter().map(|it| it.0).collect();
         if !gained.is_empty() {
             d.reserve(gained);
-            settle(d, "stock_arrived");
+            settle(d, Arrived::Stock);
         }
     }
     if it.more {

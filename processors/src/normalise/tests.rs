@@ -4,6 +4,7 @@ use kept_schemas::{Micros, order::PaymentMethod};
 use proptest::prelude::*;
 
 use super::*;
+use crate::hostile::{holds_one, spoilt};
 
 const NOW: Micros = Micros(1_795_600_800_000_000);
 
@@ -138,6 +139,17 @@ fn a_payment_is_a_fact_in_minor_units() {
 }
 
 #[test]
+fn what_of_a_cancellation_or_a_payment_was_not_understood_goes_along_by_name() {
+    let body = r#"{"lines":[{"line_no":1,"quantity":1,"colour":"red"}],"who":"Jane"}"#;
+    let Ok(Normalised::Command(it)) = run(&inbound(InboundKind::Cancellation, body)) else { panic!("a command") };
+    assert_eq!(it.not_understood, vec!["/lines/0/colour", "/who"]);
+    let body =
+        r#"{"payment_id":"p","kind":"captured","amount":"1","currency":"EUR","at":"2026-11-25T10:00:00Z","iban":"x"}"#;
+    let Ok(Normalised::Payment(it)) = run(&inbound(InboundKind::Payment, body)) else { panic!("a payment") };
+    assert_eq!(it.not_understood, vec!["/iban"]);
+}
+
+#[test]
 fn what_is_no_order_is_a_dead_letter_with_its_reason() {
     let order = || inbound(InboundKind::Order, &with(""));
     type Change = fn(&mut Inbound);
@@ -191,6 +203,29 @@ fn a_word_from_outside_cannot_break_a_line_of_a_log() {
 fn the_shop_of_a_record_may_be_left_to_the_account() {
     let it = Inbound { shop: String::new(), ..inbound(InboundKind::Order, &with("")) };
     assert!(run(&it).is_ok());
+}
+
+#[test]
+fn no_text_of_an_envelope_that_a_table_could_not_hold_gets_past_normalise() {
+    for (kind, body) in [
+        (InboundKind::Order, with("")),
+        (InboundKind::Cancellation, "{}".to_owned()),
+        (
+            InboundKind::Payment,
+            r#"{"payment_id":"p","kind":"captured","amount":"1","currency":"EUR","at":"2026-11-25T10:00:00Z"}"#.into(),
+        ),
+    ] {
+        let whole = Inbound { source_version: Some("7".into()), ..inbound(kind, &body) };
+        assert!(run(&whole).is_ok(), "{kind}");
+        for (place, it) in spoilt(&whole) {
+            match run(&it) {
+                Ok(Normalised::Order(made)) => assert!(!holds_one(&made), "{kind} {place}"),
+                Ok(Normalised::Command(made)) => assert!(!holds_one(&made), "{kind} {place}"),
+                Ok(Normalised::Payment(made)) => assert!(!holds_one(&made), "{kind} {place}"),
+                Err(why) => assert!(why.len() < 300 && !why.contains('\0'), "{kind} {place}: {why}"),
+            }
+        }
+    }
 }
 
 proptest! {

@@ -28,14 +28,15 @@ const USES: &[Topic] = &[Topic::ReferenceProducts, Topic::ReferenceLocations, To
 pub fn decide(enriched: OrderEnriched, reference: &Reference) -> OrderValidated {
     let mut found = Found::default();
     check(&enriched, reference, &mut found);
-    let OrderEnriched { order, received_at, body_hash, mut enrichment, mut problems, revision, party } = enriched;
+    let OrderEnriched { order, received_at, body_hash, mut enrichment, mut problems, revision, not_understood, party } =
+        enriched;
     problems.extend(found.end());
     for version in reference.versions_of(USES) {
         if !enrichment.versions.contains(&version) {
             enrichment.versions.push(version);
         }
     }
-    OrderValidated { order, received_at, body_hash, enrichment, problems, revision, party }
+    OrderValidated { order, received_at, body_hash, enrichment, problems, revision, not_understood, party }
 }
 
 fn check(it: &OrderEnriched, reference: &Reference, found: &mut Found) {

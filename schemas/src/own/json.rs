@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::FieldProblem;
 use crate::{
     inbound::Unmapped,
+    texts::fault,
     values::{Micros, UnitPrice},
 };
 
@@ -162,12 +163,8 @@ impl Walk {
     pub fn text(&mut self, value: &RawValue, max: usize) -> Option<String> {
         let text = self.string(value)?;
         let trimmed = text.trim();
-        if trimmed.len() > max && trimmed.chars().count() > max {
-            return self.problem(format!("is longer than {max} characters"));
-        }
-        // No database column and no label printer takes it.
-        if trimmed.contains('\0') {
-            return self.problem("holds the character U+0000");
+        if let Some(fault) = fault(trimmed, max) {
+            return self.problem(fault);
         }
         if trimmed.is_empty() {
             return None;

@@ -33,6 +33,14 @@ pub const MAX_CODE: usize = 100;
 pub const MAX_TEXT: usize = 200;
 /// The longest description or value of an attribute, in characters.
 pub const MAX_LONG_TEXT: usize = 2_000;
+/// The longest currency code, in characters; those there are have three.
+pub const MAX_CURRENCY: usize = 10;
+/// The longest language tag, in characters (BCP 47).
+pub const MAX_LANGUAGE: usize = 35;
+/// The longest address that mail can be sent to, in characters (RFC 5321).
+pub const MAX_EMAIL: usize = 254;
+/// The longest telephone number, in characters.
+pub const MAX_PHONE: usize = 50;
 /// The largest quantity of a line, up or down.
 pub const MAX_QUANTITY: i64 = 1_000_000_000;
 /// Amounts, and quantity × unit price, stay below 10 to this power: then a full order of them adds up in any currency.
@@ -59,6 +67,22 @@ impl std::fmt::Display for FieldProblem {
 pub struct Parsed<T> {
     pub form: T,
     pub unmapped: Vec<Unmapped>,
+}
+
+/// The most fields that are told of a body when they were not understood.
+pub const MAX_NAMED: usize = 20;
+
+/// The names of fields that were not understood, to be told: JSON pointers, cut, without what stands in the fields, for
+/// that may be about a person. Those past the first [`MAX_NAMED`] are one last "and more".
+pub fn not_understood(unmapped: &[Unmapped]) -> Vec<String> {
+    const LONGEST: usize = 100;
+    let plain = |letter: char| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter };
+    let named = unmapped.iter().map(|it| it.path.chars().take(LONGEST).map(plain).collect());
+    let mut names: Vec<String> = named.take(MAX_NAMED).collect();
+    if unmapped.len() > MAX_NAMED {
+        names.push("and more".to_owned());
+    }
+    names
 }
 
 /// `kept.order.v1`.
@@ -230,20 +254,19 @@ fn order(walk: &mut Walk, value: &RawValue) -> Option<OrderForm> {
             }
             "placed_at" => form.placed_at = walk.field("placed_at", value, Walk::time).unwrap_or_default(),
             "currency" => {
-                form.currency = walk.field("currency", value, |it, v| it.text(v, 10)).unwrap_or_default();
+                form.currency = walk.field("currency", value, |it, v| it.text(v, MAX_CURRENCY)).unwrap_or_default();
                 form.currency.make_ascii_uppercase();
             }
             "total" => form.total = walk.field("total", value, Walk::amount),
             "customer_number" => {
                 form.customer_number = walk.field("customer_number", value, |it, v| it.text(v, MAX_CODE));
             }
-            "language" => form.language = walk.field("language", value, |it, v| it.text(v, 35)),
+            "language" => form.language = walk.field("language", value, |it, v| it.text(v, MAX_LANGUAGE)),
             "test" => form.test = walk.field("test", value, Walk::yes_or_no).unwrap_or_default(),
             "ship_to" => form.ship_to = walk.field("ship_to", value, address),
             "bill_to" => form.bill_to = walk.field("bill_to", value, address),
-            // 254: the longest address that mail can be sent to (RFC 5321).
-            "email" => form.email = walk.field("email", value, |it, v| it.text(v, 254)),
-            "phone" => form.phone = walk.field("phone", value, |it, v| it.text(v, 50)),
+            "email" => form.email = walk.field("email", value, |it, v| it.text(v, MAX_EMAIL)),
+            "phone" => form.phone = walk.field("phone", value, |it, v| it.text(v, MAX_PHONE)),
             "lines" => {
                 form.lines = walk.field("lines", value, |it, v| it.list(v, MAX_LINES, line)).unwrap_or_default();
             }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{FieldProblem, MAX_BODY_BYTES, MAX_CODE, MAX_TEXT, Parsed, json::Walk};
+use super::{FieldProblem, MAX_BODY_BYTES, MAX_CODE, MAX_CURRENCY, MAX_TEXT, Parsed, json::Walk};
 use crate::{
     inputs::PaymentKind,
     values::{Micros, UnitPrice, currency_decimals},
@@ -78,6 +78,6 @@ fn payment(walk: &mut Walk, value: &RawValue) -> Option<PaymentForm> {
 }
 
 fn currency(walk: &mut Walk, value: &RawValue) -> Option<String> {
-    let code = walk.needed_text(value, 10)?.to_ascii_uppercase();
+    let code = walk.needed_text(value, MAX_CURRENCY)?.to_ascii_uppercase();
     if currency_decimals(&code).is_none() { walk.problem("is not a currency that is known here") } else { Some(code) }
 }

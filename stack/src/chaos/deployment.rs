@@ -510,7 +510,7 @@ impl Deployment {
             currency: "EUR".into(),
             at: now(),
             source: "chaos".into(),
-            detail: None,
+            ..Default::default()
         };
         let headers = Headers {
             event_id: Some(killing_id(self.seed, number)),

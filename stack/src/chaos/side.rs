@@ -192,7 +192,7 @@ async fn pay(side: &mut Side, prefix: &str, topic: &str, numbers: std::ops::Rang
             currency: "EUR".into(),
             at: now(),
             source: "chaos".into(),
-            detail: None,
+            ..Default::default()
         };
         let headers = Headers {
             event_id: Some(EventId::of_input("chaos", &payment.payment_id, b"")),

@@ -86,6 +86,7 @@ pub fn detail(event: &LedgerEvent) -> String {
                 NoteKind::Declined => "A location will not ship it",
                 NoteKind::Short => "A location found less than asked",
                 NoteKind::CancelAsked => "A cancellation was asked for",
+                NoteKind::NotUnderstood => "Fields not understood",
                 NoteKind::Looked => "Looked at again, nothing changed",
                 NoteKind::Unknown => "Noted",
             };
@@ -204,7 +205,8 @@ mod tests {
     use kept_schemas::{
         Order, OrderLine,
         events::{
-            OrderAccepted, OrderCancelled, OrderHeld, OrderReserved, PostingEntry, PostingRequested, ShipmentDespatched,
+            OrderAccepted, OrderCancelled, OrderHeld, OrderNoted, OrderReserved, PostingEntry, PostingRequested,
+            ShipmentDespatched,
         },
         inbound::HoldReason,
         inputs::Parcel,
@@ -231,6 +233,15 @@ mod tests {
             (
                 OrderAccepted { order, revision: 2, ..Default::default() }.into(),
                 "Accepted again as revision 2: 1 line of 3 units, EUR 12.05",
+            ),
+            (
+                OrderNoted {
+                    kind: NoteKind::NotUnderstood,
+                    detail: "/gift, /lines/0/colour".into(),
+                    ..Default::default()
+                }
+                .into(),
+                "Fields not understood: /gift, /lines/0/colour",
             ),
             (OrderHeld { holds: vec![held], ..Default::default() }.into(), "Held: out of stock, line 2 (1 missing)"),
             (
