@@ -476,7 +476,7 @@ impl PgTxn<'_> {
         let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         let stock_causes: Vec<Uuid> = keys.stock_causes.iter().map(|id| id.0).collect();
         let none = wanted.is_empty();
-        let (mut skus, mut stock, causes, waiting) = tokio::try_join!(
+        let (mut skus, mut stock, causes, mut waiting) = tokio::try_join!(
             biased;
             read!(txn, &statements.skus, none, &[&wanted]),
             read!(txn, &statements.stock, none, &[&wanted]),
@@ -484,12 +484,13 @@ impl PgTxn<'_> {
             read!(txn, &statements.waiting, none, &[&wanted, &WAITING_PER_SKU]),
         )?;
         if skus.len() < wanted.len() {
-            // Some are new, which is seldom.
+            // Some are new, which is seldom. Who made one meanwhile may have left an order waiting for it.
             txn.execute(&statements.new_skus, &[&wanted]).await?;
-            (skus, stock) = tokio::try_join!(
+            (skus, stock, waiting) = tokio::try_join!(
                 biased;
                 read!(txn, &statements.skus, none, &[&wanted]),
                 read!(txn, &statements.stock, none, &[&wanted]),
+                read!(txn, &statements.waiting, none, &[&wanted, &WAITING_PER_SKU]),
             )?;
         }
         for row in skus {

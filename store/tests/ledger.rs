@@ -380,6 +380,36 @@ async fn who_waits_for_a_sku_is_heard_first_come_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_began_to_wait_for_a_new_sku_is_heard_by_who_was_held_up_by_it() {
+    let on = Deployment::new().await;
+    let other = TopicPartition { topic: Topic::StockCounted, partition: 0 };
+    let mut orders = ledger(&on).await;
+    let mut counts = ledger(&on).await;
+    orders.take(AT, "t", 0).await.expect("taken");
+    counts.take(other, "u", 0).await.expect("taken");
+    let mut short = orders.begin().await.expect("a transaction");
+    assert!(short.advance(&[step(1, 0, 1)]).await.expect("advances"));
+    let mut locked = lock(&mut short, &[id(1)], &["A"]).await;
+    let state = locked.facts.orders.get_mut(&id(1)).expect("locked");
+    (state.seq, state.accepted) = (1, true);
+    state.lines = vec![LineState { sku: "A".into(), quantity: 1, known: true, ..Default::default() }];
+    short.write(&Written { facts: locked.facts, ..Written::default() }).await.expect("writes");
+
+    let held_up = counts.backend_pid();
+    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let mut count = counts.begin().await.expect("a transaction");
+    let committed = async {
+        let waits = "SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = $1";
+        while !watcher.query_one(waits, &[&held_up]).await.expect("a row").get::<_, bool>(0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        short.commit().await.expect("commits");
+    };
+    let (locked, ()) = tokio::join!(lock(&mut count, &[], &["A"]), committed);
+    assert_eq!(locked.facts.waiting, [("A".to_owned(), vec![id(1)])].into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_that_contradicts_itself_is_refused_and_nothing_of_the_batch_happens() {
     let on = Deployment::new().await;
     let mut ledger = ledger(&on).await;
