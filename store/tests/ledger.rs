@@ -18,8 +18,9 @@ use kept_schemas::{
 use kept_store::{
     PgLedger, PgTimers,
     answers::{self, Known},
-    gauges, parked,
+    gauges, journal, parked,
     pg::{Purpose, connect},
+    schemas,
     seam::{
         Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers, TopicPartition, Written,
     },
@@ -483,6 +484,75 @@ async fn unemitted_events_come_back_as_they_were_written_in_whole_causes() {
         let (rows, up_to) = ledger.unemitted(AT, from, to, limit).await.expect("rows");
         assert_eq!((rows.len(), up_to), (count, complete), "from {from} to {to} by {limit}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_who_is_erased_while_a_batch_has_it_in_hand_is_not_written_again() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let mut eraser = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let party = Party { ship_to: Address { city: "Utrecht".into(), ..Default::default() }, ..Default::default() };
+    let accepted = |seq| OrderAccepted { order_id: id(1), seq, party: party.clone(), ..Default::default() };
+    let written = |mut locked: Locked, seq| {
+        locked.facts.orders.get_mut(&id(1)).expect("locked").seq = seq;
+        locked.facts.contents.insert(id(1), Content { party: party.clone(), ..Default::default() });
+        let events = vec![row(accepted(seq), &cause(seq - 1), 0), row(held(id(1), seq + 1), &cause(seq - 1), 1)];
+        Written { facts: locked.facts, events, ..Written::default() }
+    };
+    one_batch(&mut ledger, (1, 0), (&[id(1)], &[]), |_| Vec::new()).await.expect("its row is there");
+    let mut txn = ledger.begin().await.expect("a transaction");
+    assert!(txn.advance(&[step(1, 1, 2)]).await.expect("advances"));
+    let locked = lock(&mut txn, &[id(1)], &[]).await;
+    let finish = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        txn.write(&written(locked, 1)).await.expect("writes");
+        txn.commit().await.expect("commits");
+    };
+    let (forgotten, ()) = tokio::join!(journal::erase(&mut eraser, id(1)), finish);
+    assert_eq!(forgotten.expect("erased"), 2, "it waited for the batch: the content and one event");
+
+    // A correction that was on its way still has the person.
+    let mut txn = ledger.begin().await.expect("a transaction");
+    assert!(txn.advance(&[step(1, 2, 4)]).await.expect("advances"));
+    let locked = lock(&mut txn, &[id(1)], &[]).await;
+    txn.write(&written(locked, 3)).await.expect("writes");
+    txn.commit().await.expect("commits");
+    for table in ["contents", "journal"] {
+        let query = format!("SELECT count(*) FROM {table} WHERE party <> ''::bytea");
+        assert_eq!(eraser.query_one(&query, &[]).await.expect("a row").get::<_, i64>(0), 0, "{table}");
+    }
+    let (rows, _) = ledger.unemitted(AT, 0, 3, 100).await.expect("rows");
+    assert_eq!(rows.len(), 4);
+    assert!(rows.iter().all(|row| row.wire.party.is_empty() || row.wire.party == codec::erased_party()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erased_event_of_an_older_schema_reads_back() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let mut eraser = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    // As before there was a phone.
+    let mut older: serde_json::Value = serde_json::from_str(Topic::OrdersAccepted.schema_text()).expect("JSON");
+    let party = older["fields"].as_array_mut().expect("fields").last_mut().expect("a party");
+    party["type"]["fields"].as_array_mut().expect("fields").pop();
+    let older = older.to_string();
+    schemas::keep(&eraser, 900, "orders.accepted-value", &older).await.expect("kept");
+    let mut accepted = row(OrderAccepted { order_id: id(1), seq: 1, ..Default::default() }, &cause(0), 0);
+    accepted.1.wire.body[1..5].copy_from_slice(&900_u32.to_be_bytes());
+    one_batch(&mut ledger, (1, 0), (&[id(1)], &[]), |locked| {
+        locked.facts.orders.get_mut(&id(1)).expect("locked").seq = 1;
+        vec![accepted]
+    })
+    .await
+    .expect("commits");
+    journal::erase(&mut eraser, id(1)).await.expect("erased");
+    let mut codec = codec::offline();
+    codec.learn(900, &older).expect("a schema");
+    let rows = journal::of_order(&eraser, "ledger", id(1)).await.expect("rows");
+    let read = LedgerEvent::decode(&codec, rows[0].0.topic, &rows[0].0.wire.bytes()).expect("it reads");
+    assert!(matches!(read, Some(LedgerEvent::Accepted(it)) if it.order_id == id(1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
