@@ -12,6 +12,7 @@ use kept_processors::ledger::{
 use kept_schemas::{
     EventId, Headers, Micros, OrderId, Party, Topic, codec,
     events::{FulfilmentRequested, OrderAccepted, OrderHeld, StockChanged},
+    inbound::{Enrichment, ReferenceVersion},
     inputs::{Condition, TimerPurpose},
     order::Address,
 };
@@ -20,6 +21,7 @@ use kept_store::{
     answers::{self, Known},
     gauges, journal, parked,
     pg::{Purpose, connect},
+    reference::{self, Recheck},
     schemas,
     seam::{
         Advance, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers, TopicPartition, Written,
@@ -657,6 +659,41 @@ async fn migrations_run_once_and_an_edited_one_is_refused() {
     client.execute("UPDATE migrations SET checksum = 'other'", &[]).await.expect("edited");
     let refused = kept_store::migrate(&on.url, &on.prefix).await.expect_err("refused").to_string();
     assert!(refused.contains("never edited"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_were_made_without_a_product_that_was_there_are_known_by_their_versions() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let of = |topic: Topic, version| ReferenceVersion { topic: topic.name().into(), version };
+    let (products, other) = (Topic::ReferenceProducts, Topic::ReferencePolicies);
+    // The product is record 7: who read up to 8, not included, knows it.
+    let cases = [
+        (id(1), vec![of(products, 7)], Some(2)),
+        (id(2), vec![of(products, 8)], None),
+        (id(3), vec![of(other, 3), of(products, 8), of(products, 5)], Some(2)),
+        (id(4), vec![], None),
+    ];
+    one_batch(&mut ledger, (1, 0), (&cases.clone().map(|it| it.0), &[]), |locked| {
+        for (order, versions, _) in cases.clone() {
+            let state = locked.facts.orders.get_mut(&order).expect("locked");
+            (state.seq, state.checked, state.revision) = (1, 2, 3);
+            let enrichment = Enrichment { versions, ..Default::default() };
+            locked.facts.contents.insert(order, Content { enrichment, ..Default::default() });
+        }
+        Vec::new()
+    })
+    .await
+    .expect("commits");
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let recheck = |order_id, checked| Recheck { order_id, sku: "A".into(), version: 7, checked };
+    let mut held: Vec<Recheck> = cases.iter().map(|it| recheck(it.0, None)).collect();
+    held.push(recheck(id(9), None));
+    reference::unaware(&client, &mut held).await.expect("read");
+    let mut expected: Vec<Recheck> = cases.iter().map(|it| recheck(it.0, it.2)).collect();
+    expected.push(recheck(id(9), None));
+    assert_eq!(held, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
