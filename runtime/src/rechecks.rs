@@ -1,5 +1,6 @@
 //! A product that arrives lets the orders go on that were held because nobody knew it: each gets a command to be
-//! checked again. The same order, SKU and version of the product is the same command, however often it is sent.
+//! checked again. The same order, SKU and version of the product is the same command, however often it is sent; only
+//! where those checks were made by a process that had not heard of the product yet, the next ones are another command.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +15,7 @@ use kept_schemas::{
 use kept_store::{
     Client,
     pg::{Purpose, connect},
-    reference::{Recheck, held_for, settled, unknown_skus},
+    reference::{Recheck, held_for, settled, unaware, unknown_skus},
     seam::LedgerError,
 };
 
@@ -152,7 +153,8 @@ async fn look(
     let mut last: Option<Recheck> = None;
     while !found.all && found.new.len() < LIMIT {
         let limit = i64::try_from(LIMIT).unwrap_or(i64::MAX);
-        let held = held_for(read, &versions, last.as_ref(), limit).await?;
+        let mut held = held_for(read, &versions, last.as_ref(), limit).await?;
+        unaware(ledger, &mut held).await?;
         found.all = held.len() < LIMIT;
         last = held.last().cloned();
         found.new.extend(held.into_iter().filter(|it| !sent.contains(it)));
@@ -161,7 +163,10 @@ async fn look(
 }
 
 fn command(codec: &Codec, it: &Recheck) -> Result<Outgoing, String> {
-    let command_id = format!("sku-arrived/{}/{}", it.sku, it.version);
+    let command_id = match it.checked {
+        None => format!("sku-arrived/{}/{}", it.sku, it.version),
+        Some(revision) => format!("sku-arrived/{}/{}/{revision}", it.sku, it.version),
+    };
     let value = CommandReceived {
         order_id: it.order_id,
         command_id: command_id.clone(),
@@ -189,12 +194,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_product_version_is_the_same_command_and_a_newer_one_another() {
+    fn the_same_product_version_is_the_same_command_unless_the_checks_since_then_did_not_know_it() {
         let codec = offline();
-        let recheck = |version| Recheck { order_id: OrderId::of("shop", "1"), sku: "A".into(), version };
-        let (once, again, later) =
-            (command(&codec, &recheck(1)), command(&codec, &recheck(1)), command(&codec, &recheck(2)));
-        assert_eq!(once, again);
-        assert_ne!(once.expect("made").headers.event_id, later.expect("made").headers.event_id);
+        let event = |version, checked| {
+            let recheck = Recheck { order_id: OrderId::of("shop", "1"), sku: "A".into(), version, checked };
+            command(&codec, &recheck).expect("made").headers.event_id
+        };
+        assert_eq!(event(1, None), event(1, None));
+        assert_eq!(event(1, Some(1)), event(1, Some(1)));
+        let different: BTreeSet<_> = [(1, None), (2, None), (1, Some(0)), (1, Some(1)), (2, Some(1))].into();
+        assert_eq!(different.iter().map(|it| event(it.0, it.1)).collect::<BTreeSet<_>>().len(), different.len());
     }
 }

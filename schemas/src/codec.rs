@@ -9,7 +9,12 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use apache_avro::{Schema, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter};
+use apache_avro::{
+    Schema,
+    reader::datum::GenericDatumReader,
+    schema::{NamesRef, ResolvedSchema},
+    writer::datum::GenericDatumWriter,
+};
 use thiserror::Error;
 
 use crate::{
@@ -229,11 +234,53 @@ pub fn offline() -> Codec {
     codec
 }
 
-/// Bytes of a party that has been erased: every field empty.
+/// Bytes of a party that has been erased, by today's schema: every field empty.
 pub fn erased_party() -> Vec<u8> {
     let mut bytes = Vec::new();
     PARTY.write_ser(&mut bytes, &crate::order::Party::default()).expect("an empty party fits its schema");
     bytes
+}
+
+/// As [`erased_party`], for a body that was written with the schema `text`: its party may have had fewer fields.
+///
+/// # Errors
+/// A text that is no schema of a record with a party.
+pub fn erased_party_of(text: &str) -> Result<Vec<u8>, CodecError> {
+    let unfit = |error: apache_avro::Error| CodecError::Schema(error.to_string());
+    let schema = Schema::parse_str(text).map_err(unfit)?;
+    let names = ResolvedSchema::new(&schema).map_err(unfit)?;
+    let Schema::Record(record) = &schema else {
+        return Err(CodecError::Schema("not of a record".into()));
+    };
+    let party = record.fields.last().filter(|field| field.name == "party");
+    let party = party.ok_or_else(|| CodecError::Schema("its last field is not a party".into()))?;
+    let mut bytes = Vec::new();
+    write_empty(&party.schema, names.get_names(), &mut bytes);
+    Ok(bytes)
+}
+
+/// Nothing, no text, no items, zero: all the same byte, but for what has a length of its own.
+fn write_empty(schema: &Schema, names: &NamesRef<'_>, bytes: &mut Vec<u8>) {
+    match schema {
+        Schema::Null => {}
+        Schema::Record(record) => record.fields.iter().for_each(|field| write_empty(&field.schema, names, bytes)),
+        Schema::Ref { name } => {
+            if let Some(named) = names.get(name) {
+                write_empty(named, names, bytes);
+            }
+        }
+        Schema::Union(union) => {
+            let null = union.variants().iter().position(|it| *it == Schema::Null);
+            let index = null.unwrap_or(0);
+            // Zigzag: small numbers are doubled.
+            bytes.push(u8::try_from(index * 2).expect("a union has few variants"));
+            write_empty(&union.variants()[index], names, bytes);
+        }
+        Schema::Float => bytes.extend([0; 4]),
+        Schema::Double => bytes.extend([0; 8]),
+        Schema::Fixed(fixed) => bytes.resize(bytes.len() + fixed.size, 0),
+        _ => bytes.push(0),
+    }
 }
 
 #[cfg(test)]
@@ -278,6 +325,29 @@ mod tests {
         let read: OrderReceived = codec.decode(&wire.bytes()).expect("it reads").expect("known");
         assert_eq!(read.order, order().order);
         assert_eq!(read.party, Party::default());
+    }
+
+    #[test]
+    fn an_erased_party_fits_the_schema_its_record_was_written_with() {
+        let today = crate::topics::Topic::OrdersReceived.schema_text();
+        assert_eq!(erased_party_of(today), Ok(erased_party()));
+        // Without the last field of the party: as before there was a phone.
+        let mut older: serde_json::Value = serde_json::from_str(today).expect("JSON");
+        let fields = older["fields"].as_array_mut().expect("fields");
+        let party = fields.last_mut().expect("a party")["type"]["fields"].as_array_mut().expect("fields");
+        assert_eq!(party.pop().expect("a field")["name"], "phone");
+        let older = older.to_string();
+        let mut codec = offline();
+        codec.learn(900, &older).expect("a schema");
+        let mut wire = codec.encode(&order()).expect("it fits");
+        wire.body[1..5].copy_from_slice(&900_u32.to_be_bytes());
+        wire.party = erased_party();
+        assert_eq!(codec.decode::<OrderReceived>(&wire.bytes()), Err(CodecError::Trailing(900, 1)));
+        wire.party = erased_party_of(&older).expect("it has a party");
+        let read: OrderReceived = codec.decode(&wire.bytes()).expect("it reads").expect("known");
+        assert_eq!((read.order, read.party), (order().order, Party::default()));
+        let held = crate::topics::Topic::OrdersHeld.schema_text();
+        assert!(matches!(erased_party_of(held), Err(CodecError::Schema(_))), "it has no party");
     }
 
     #[test]

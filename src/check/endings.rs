@@ -10,6 +10,10 @@ use super::{
     verdict::Verdict,
 };
 
+/// The timer source sends what is due within a second, and the ledger answers when it is there: after this long one of
+/// them is not.
+const LATE: Micros = Micros(120 * Micros::SECOND);
+
 /// Where an order stands, in the words of the summary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
@@ -34,6 +38,7 @@ pub fn check(facts: &Facts) -> Verdict {
         timers.entry(timer.order_id).or_default().push(timer);
     }
     let under_way = super::accepted::orders_under_way(facts);
+    let parked: BTreeSet<OrderId> = facts.ledger.parked.iter().map(|it| it.order_id).collect();
     let mut counts: BTreeMap<Standing, usize> = BTreeMap::new();
     let (mut overdue, mut due) = (0, 0);
     for (order, state) in &facts.ledger.states {
@@ -48,6 +53,10 @@ pub fn check(facts: &Facts) -> Verdict {
         }
         overdue += state.holds.iter().filter(|hold| hold.due_at < facts.now).count();
         due += timers.iter().filter(|timer| timer.due_at < facts.now).count();
+        // A parked order is not asked for its deadlines.
+        for timer in timers.iter().filter(|it| it.due_at.0 < facts.now.0 - LATE.0 && !parked.contains(order)) {
+            verdict.in_flight(|| format!("order {order} was not told that timer {} is due", timer.timer_id));
+        }
     }
     for (order, timers) in timers {
         verdict.broken(|| format!("timer {} is set for order {order}, which is not known", timers[0].timer_id));

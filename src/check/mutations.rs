@@ -538,6 +538,20 @@ fn an_open_transaction_is_under_way() {
 }
 
 #[test]
+fn a_deadline_that_nobody_dealt_with_is_under_way_once_it_is_long_due() {
+    let mut facts = world();
+    for (seconds_ago, red) in [(60, false), (180, true)] {
+        let due_at = Micros(facts.now.0 - seconds_ago * Micros::SECOND);
+        state(&mut facts, at_location()).timers[0].due_at = due_at;
+        facts.ledger.timers.iter_mut().find(|it| it.order_id == at_location()).expect("a timer").due_at = due_at;
+        assert_eq!(with_outcome(&facts, Outcome::Broken), BTreeSet::new());
+        let expected = if red { BTreeSet::from(["endings"]) } else { BTreeSet::new() };
+        assert_eq!(with_outcome(&facts, Outcome::InFlight), expected, "{seconds_ago} s");
+        assert_eq!(verdicts(&facts).iter().all(|it| it.passes(true)), !red, "{seconds_ago} s");
+    }
+}
+
+#[test]
 fn an_erased_person_is_no_fault() {
     let mut facts = world();
     for row in &mut facts.ledger.journal {

@@ -14,13 +14,15 @@ use super::{ConfigFile, block_on, one_order};
 /// Forget the person of an order: names, addresses, e-mail and phone, in the ledger and in the read model
 ///
 /// What happened to the order stays. Topics that carry personal data forget it by their retention, after 30 days at
-/// most; so does what was parked, once it is released. It cannot be undone.
+/// most; so does what was parked, once it is released. It cannot be undone: what still arrives about the person is not
+/// kept.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./kept erase 1001                 say what would be forgotten
   ./kept erase 1001 --yes
 
-Exit codes: 0 done (or told what would be); 1 there is no such order, or Postgres does not answer.")]
+Exit codes: 0 done (or told what would be); 1 there is no such order, Postgres does not answer, or the read model
+is being rebuilt (say it again after that).")]
 pub struct Erase {
     /// The order: the channel's number, our number, or our id
     order: String,
@@ -44,11 +46,11 @@ impl Erase {
             let mut ledger = connect(config.postgres.expose(), &prefix.ledger(), Purpose::Command)
                 .await
                 .context("connect to the ledger")?;
-            let read = connect(config.read_url(), &prefix.read(), Purpose::Command)
+            let mut read = connect(config.read_url(), &prefix.read(), Purpose::Command)
                 .await
                 .context("connect to the read model")?;
             let events = journal::erase(&mut ledger, order).await.context("forget in the ledger")?;
-            let rows = journal::erase_read(&read, order).await.context("forget in the read model")?;
+            let rows = journal::erase_read(&mut read, &prefix, order).await.context("forget in the read model")?;
             println!("forgot the person of order {order}: {events} records of the ledger, {rows} of the read model");
             Ok(ExitCode::SUCCESS)
         })

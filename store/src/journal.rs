@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     ledger::{journal_columns, journal_row},
-    pg::{At, StoreError},
+    pg::{At, Prefix, StoreError},
     seam::{JournalRow, LedgerError},
 };
 
@@ -30,7 +30,7 @@ pub async fn of_order(client: &Client, step: &str, order: OrderId) -> Result<Vec
         .await?;
     rows.iter()
         .map(|row| {
-            let At(at) = row.get(15);
+            let At(at) = row.get(16);
             Ok((journal_row(row, step)?, at))
         })
         .collect()
@@ -91,13 +91,16 @@ pub async fn find(client: &Client, asked: &str) -> Result<Vec<OrderId>, StoreErr
     Ok(rows.iter().map(|row| OrderId(row.get(0))).collect())
 }
 
-/// Forgets the person of an order in the ledger: in its content and in every event. Returns how many rows changed.
-/// What is in topics ends with their retention; a parked record is kept, for it is not decided yet.
+/// Forgets the person of an order in the ledger, for good: in its content, in every event, and in what is decided
+/// later. Returns how many rows changed. What is in topics ends with their retention; a parked record is kept, for it
+/// is not decided yet.
 ///
 /// # Errors
 /// Whatever Postgres says; all or nothing.
 pub async fn erase(client: &mut Client, order: OrderId) -> Result<u64, StoreError> {
     let txn = client.transaction().await?;
+    // The mark takes the order's lock: what a batch at work writes is seen below, and the next batch sees the mark.
+    txn.execute("UPDATE orders SET erased_at = coalesce(erased_at, now()) WHERE order_id = $1", &[&order.0]).await?;
     let contents = txn
         .execute(
             "UPDATE contents c SET party = NULL FROM orders o
@@ -116,17 +119,34 @@ pub async fn erase(client: &mut Client, order: OrderId) -> Result<u64, StoreErro
     Ok(contents + events)
 }
 
-/// Forgets the person of an order in the read model. `client`: a session on it.
+/// Orders whose person was forgotten. `client`: a session on the ledger's schema.
+pub(crate) async fn erased(client: &Client) -> Result<Vec<Uuid>, StoreError> {
+    let rows = client.query("SELECT order_id FROM orders WHERE erased_at IS NOT NULL", &[]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Forgets the person of an order in the read model, for good: also where its events have not come yet. Comes after
+/// [`erase`]. `client`: a session on the read model.
 ///
 /// # Errors
-/// Whatever Postgres says.
-pub async fn erase_read(client: &Client, order: OrderId) -> Result<u64, StoreError> {
-    Ok(client
-        .execute(
-            "UPDATE order_rows SET ship_name = NULL, ship_company = NULL, ship_street = NULL, ship_postcode = NULL,
-                                   ship_city = NULL, email = NULL, phone = NULL
-             WHERE order_id = $1",
-            &[&order.0],
-        )
-        .await?)
+/// Whatever Postgres says; a rebuild under way, which may have read the person already.
+pub async fn erase_read(client: &mut Client, prefix: &Prefix, order: OrderId) -> Result<u64, StoreError> {
+    let txn = client.transaction().await?;
+    let new = prefix.read_new().to_string();
+    let alone: bool = txn.query_one("SELECT pg_try_advisory_xact_lock_shared(hashtext($1))", &[&new]).await?.get(0);
+    if !alone {
+        let why = "the read model is being rebuilt; erase the order again when that is done";
+        return Err(StoreError::Stop(why.into()));
+    }
+    let rows = txn.execute(ERASE_READ, &[&[order.0].as_slice()]).await?;
+    txn.commit().await?;
+    Ok(rows)
 }
+
+/// Empties the person of orders in the read model and marks their rows, which may be there before the order.
+pub(crate) const ERASE_READ: &str = "
+    INSERT INTO order_rows (order_id, updated_at, erased)
+    SELECT id, to_timestamp(0), true FROM unnest($1::uuid[]) u(id) ORDER BY id
+    ON CONFLICT (order_id) DO UPDATE SET
+        erased = true, ship_name = NULL, ship_company = NULL, ship_street = NULL, ship_postcode = NULL,
+        ship_city = NULL, email = NULL, phone = NULL";

@@ -6,7 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kept_processors::ledger::{Content, Facts, LedgerEvent, OrderState, Sku, StockKey, StockRow, Timer};
-use kept_schemas::{EventId, Headers, OrderId, Party, Topic, Wire, codec::erased_party, inputs::Condition};
+use kept_schemas::{
+    EventId, Headers, OrderId, Party, Topic, Wire,
+    codec::{erased_party, erased_party_of},
+    inputs::Condition,
+};
 use tokio_postgres::{Client, Row, Transaction};
 use uuid::Uuid;
 
@@ -40,7 +44,9 @@ macro_rules! written {
 macro_rules! journal_columns {
     () => {
         "j.journal_id, o.order_id, j.seq, j.event_id, j.topic, j.key, j.body, j.party, j.cause_id, p.topic, \
-         p.partition_no, j.cause_offset, j.cause_index, j.traceparent, j.headers"
+         p.partition_no, j.cause_offset, j.cause_index, j.traceparent, j.headers, \
+         CASE WHEN j.party IS NULL THEN (SELECT t.text FROM schema_texts t WHERE t.schema_id = \
+             ('x' || encode(substring(j.body FROM 2 FOR 4), 'hex'))::bit(32)::integer) END"
     };
 }
 pub(crate) use journal_columns;
@@ -98,7 +104,8 @@ statements! {
                       SELECT u.id FROM unnest($1::uuid[]) u(id)
                       WHERE NOT EXISTS (SELECT FROM orders o WHERE o.order_id = u.id)
                       ORDER BY u.id ON CONFLICT DO NOTHING";
-        orders = "SELECT o.order_id, o.order_no FROM orders o WHERE o.order_id = ANY($1::uuid[])
+        orders = "SELECT o.order_id, o.order_no, o.erased_at IS NOT NULL FROM orders o
+                  WHERE o.order_id = ANY($1::uuid[])
                   ORDER BY o.order_id FOR UPDATE";
         states = "SELECT o.order_id, s.state FROM orders o JOIN states s USING (order_no)
                   WHERE o.order_id = ANY($1::uuid[])";
@@ -355,6 +362,8 @@ struct Before {
 
 struct OrderBefore {
     order_no: i64,
+    /// Its person was forgotten, and is not written again.
+    erased: bool,
     state: String,
     waits: BTreeSet<Sku>,
     timers: Vec<Timer>,
@@ -449,6 +458,7 @@ impl PgTxn<'_> {
             };
             let before = OrderBefore {
                 order_no,
+                erased: row.get(2),
                 state: state.unwrap_or_default(),
                 waits: waits(&order),
                 timers: order.timers.clone(),
@@ -481,7 +491,7 @@ impl PgTxn<'_> {
         let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
         let stock_causes: Vec<Uuid> = keys.stock_causes.iter().map(|id| id.0).collect();
         let none = wanted.is_empty();
-        let (mut skus, mut stock, causes, waiting) = tokio::try_join!(
+        let (mut skus, mut stock, causes, mut waiting) = tokio::try_join!(
             biased;
             read!(txn, &statements.skus, none, &[&wanted]),
             read!(txn, &statements.stock, none, &[&wanted]),
@@ -489,12 +499,13 @@ impl PgTxn<'_> {
             read!(txn, &statements.waiting, none, &[&wanted, &WAITING_PER_SKU]),
         )?;
         if skus.len() < wanted.len() {
-            // Some are new, which is seldom.
+            // Some are new, which is seldom. Who made one meanwhile may have left an order waiting for it.
             txn.execute(&statements.new_skus, &[&wanted]).await?;
-            (skus, stock) = tokio::try_join!(
+            (skus, stock, waiting) = tokio::try_join!(
                 biased;
                 read!(txn, &statements.skus, none, &[&wanted]),
                 read!(txn, &statements.stock, none, &[&wanted]),
+                read!(txn, &statements.waiting, none, &[&wanted, &WAITING_PER_SKU]),
             )?;
         }
         for row in skus {
@@ -716,15 +727,16 @@ impl ContentRows {
         for (order_id, content) in &facts.contents {
             let no_json = |error| LedgerError::Refused(format!("the content of order {order_id} has no JSON: {error}"));
             let text = serde_json::to_string(content).map_err(no_json)?;
+            let order = order_before(locked, order_id)?;
             // Nobody and an erased person look the same, and stay so.
-            let party = match content.party == nobody {
+            let party = match order.erased || content.party == nobody {
                 true => None,
                 false => Some(serde_json::to_vec(&content.party).map_err(no_json)?),
             };
             if locked.contents.get(order_id).is_some_and(|before| before.0 == text && before.1 == party) {
                 continue;
             }
-            rows.nos.push(order_before(locked, order_id)?.order_no);
+            rows.nos.push(order.order_no);
             rows.contents.push(text);
             rows.parties.push(party);
         }
@@ -839,7 +851,7 @@ struct JournalRows<'a> {
     topics: Vec<&'static str>,
     keys: Vec<Option<&'a str>>,
     bodies: Vec<&'a [u8]>,
-    parties: Vec<&'a [u8]>,
+    parties: Vec<Option<&'a [u8]>>,
     cause_ids: Vec<Uuid>,
     places: Vec<i32>,
     cause_offsets: Vec<i64>,
@@ -860,18 +872,16 @@ impl<'a> JournalRows<'a> {
             let at = TopicPartition { topic: row.cause.topic, partition: row.cause.partition };
             let place = place_of(places, at)?;
             let order_id = row.order.map(|(order, _)| order.0.hyphenated().to_string());
-            let (no, seq) = match &row.order {
-                Some((order, seq)) => (Some(order_before(locked, order)?.order_no), Some(*seq)),
-                None => (None, None),
-            };
+            let order = row.order.as_ref().map(|(order, _)| order_before(locked, order)).transpose()?;
+            let erased = order.is_some_and(|order| order.erased) && !row.wire.party.is_empty();
             let usual = usual_headers(row, step);
-            rows.nos.push(no);
-            rows.seqs.push(seq);
+            rows.nos.push(order.map(|order| order.order_no));
+            rows.seqs.push(row.order.map(|(_, seq)| seq));
             rows.ids.push(usual.event_id.expect("usual headers have an id").0);
             rows.topics.push(row.topic.name());
             rows.keys.push((order_id.as_deref() != Some(&row.key)).then_some(row.key.as_str()));
             rows.bodies.push(&row.wire.body);
-            rows.parties.push(&row.wire.party);
+            rows.parties.push((!erased).then_some(&row.wire.party));
             rows.cause_ids.push(row.cause.event_id.0);
             rows.places.push(place);
             rows.cause_offsets.push(row.cause.offset);
@@ -910,12 +920,21 @@ pub(crate) fn journal_row(row: &Row, step: &str) -> Result<JournalRow, LedgerErr
     let seq: Option<i64> = row.get(2);
     let key: Option<String> = row.get(5);
     let party: Option<Vec<u8>> = row.get(7);
+    let schema: Option<&str> = row.get(15);
+    let party = match (party, schema) {
+        (Some(party), _) => party,
+        (None, None) => erased_party(),
+        (None, Some(schema)) => erased_party_of(schema).map_err(|error| {
+            let journal_id: i64 = row.get(0);
+            LedgerError::Stop(format!("the schema of journal row {journal_id} cannot be read: {error}"))
+        })?,
+    };
     let index: i32 = row.get(12);
     let mut read = JournalRow {
         journal_id: row.get(0),
         topic: topic(row.get(4))?,
         key: key.or(order.map(|order| order.hyphenated().to_string())).unwrap_or_default(),
-        wire: Wire { body: row.get(6), party: party.unwrap_or_else(erased_party) },
+        wire: Wire { body: row.get(6), party },
         headers: Headers { event_id: Some(EventId(row.get(3))), ..Headers::default() },
         order: order.map(OrderId).zip(seq),
         cause: kept_processors::ledger::Cause {

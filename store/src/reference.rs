@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kept_processors::ledger::{Content, OrderState};
 use kept_schemas::{Micros, OrderId, Topic};
 use tokio_postgres::Client;
 
@@ -86,6 +87,8 @@ pub struct Recheck {
     pub sku: String,
     /// The version the product came with.
     pub version: i64,
+    /// The order's revision when its last checks did not know that version yet, see [`unaware`].
+    pub checked: Option<i32>,
 }
 
 /// The SKUs of lines that orders are held for because a SKU was not known; a hold may be about several lines, and
@@ -155,7 +158,41 @@ pub async fn held_for(
         .filter_map(|row| {
             let sku: String = row.get(1);
             let version = *skus.get(&sku)?;
-            Some(Recheck { order_id: OrderId(row.get(0)), sku, version })
+            Some(Recheck { order_id: OrderId(row.get(0)), sku, version, checked: None })
         })
         .collect())
+}
+
+/// Notes of each order whether its last checks were made from reference data without the product: such checks are worth
+/// nothing, however often the order was checked since the product came. `ledger`: a session on the ledger's schema.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn unaware(ledger: &Client, held: &mut [Recheck]) -> Result<(), StoreError> {
+    let orders: Vec<uuid::Uuid> = held.iter().map(|it| it.order_id.0).collect();
+    // Read here and not by Postgres, whose JSON is not as wide as ours.
+    let rows = ledger
+        .query(
+            "SELECT u.position, s.state, c.content
+             FROM unnest($1::uuid[]) WITH ORDINALITY u(order_id, position)
+             JOIN orders o USING (order_id)
+             JOIN states s USING (order_no)
+             JOIN contents c USING (order_no)",
+            &[&orders],
+        )
+        .await?;
+    for row in rows {
+        let position: i64 = row.get(0);
+        let it = &mut held[usize::try_from(position - 1).expect("positions count from 1")];
+        let unreadable =
+            |error: serde_json::Error| StoreError::Stop(format!("order {} cannot be read: {error}", it.order_id));
+        let state: OrderState = serde_json::from_str(row.get(1)).map_err(unreadable)?;
+        let content: Content = serde_json::from_str(row.get(2)).map_err(unreadable)?;
+        let versions = content.enrichment.versions.iter().filter(|it| it.topic == Topic::ReferenceProducts.name());
+        // Steps that looked at different times saw different versions; the older one counts.
+        if versions.map(|it| it.version).min().is_some_and(|known| known <= it.version) {
+            it.checked = Some(state.checked);
+        }
+    }
+    Ok(())
 }

@@ -12,14 +12,17 @@ use kept_processors::ledger::{
 use kept_schemas::{
     EventId, Headers, Micros, OrderId, Party, Topic, codec,
     events::{FulfilmentRequested, OrderAccepted, OrderHeld, StockChanged},
+    inbound::{Enrichment, ReferenceVersion},
     inputs::{Condition, TimerPurpose},
     order::Address,
 };
 use kept_store::{
     PgLedger, PgTimers,
     answers::{self, Known},
-    gauges, parked,
+    gauges, journal, parked,
     pg::{Purpose, connect},
+    reference::{self, Recheck},
+    schemas,
     seam::{
         Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers, TopicPartition,
         Written,
@@ -232,7 +235,7 @@ async fn orders_contents_stock_and_causes_read_back_as_they_were_written() {
         facts: locked.facts,
         events: vec![row(held(order, 1), &first, 0), row(moved, &first, 1)],
         acted: vec![(Some(order), first.event_id), (None, first.event_id)],
-        parked: vec![],
+        ..Written::default()
     };
     txn.write(&written).await.expect("writes");
     txn.commit().await.expect("commits");
@@ -404,6 +407,36 @@ async fn who_waits_for_a_sku_is_heard_first_come_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_began_to_wait_for_a_new_sku_is_heard_by_who_was_held_up_by_it() {
+    let on = Deployment::new().await;
+    let other = TopicPartition { topic: Topic::StockCounted, partition: 0 };
+    let mut orders = ledger(&on).await;
+    let mut counts = ledger(&on).await;
+    orders.take(AT, "t", 0).await.expect("taken");
+    counts.take(other, "u", 0).await.expect("taken");
+    let mut short = orders.begin().await.expect("a transaction");
+    assert!(short.advance(&[step(1, 0, 1)]).await.expect("advances"));
+    let mut locked = lock(&mut short, &[id(1)], &["A"]).await;
+    let state = locked.facts.orders.get_mut(&id(1)).expect("locked");
+    (state.seq, state.accepted) = (1, true);
+    state.lines = vec![LineState { sku: "A".into(), quantity: 1, known: true, ..Default::default() }];
+    short.write(&Written { facts: locked.facts, ..Written::default() }).await.expect("writes");
+
+    let held_up = counts.backend_pid();
+    let watcher = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let mut count = counts.begin().await.expect("a transaction");
+    let committed = async {
+        let waits = "SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = $1";
+        while !watcher.query_one(waits, &[&held_up]).await.expect("a row").get::<_, bool>(0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        short.commit().await.expect("commits");
+    };
+    let (locked, ()) = tokio::join!(lock(&mut count, &[], &["A"]), committed);
+    assert_eq!(locked.facts.waiting, [("A".to_owned(), vec![id(1)])].into());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stock_that_contradicts_itself_is_refused_and_nothing_of_the_batch_happens() {
     let on = Deployment::new().await;
     let mut ledger = ledger(&on).await;
@@ -477,6 +510,75 @@ async fn unemitted_events_come_back_as_they_were_written_in_whole_causes() {
         let (rows, up_to) = ledger.unemitted(AT, from, to, limit).await.expect("rows");
         assert_eq!((rows.len(), up_to), (count, complete), "from {from} to {to} by {limit}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_who_is_erased_while_a_batch_has_it_in_hand_is_not_written_again() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let mut eraser = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let party = Party { ship_to: Address { city: "Utrecht".into(), ..Default::default() }, ..Default::default() };
+    let accepted = |seq| OrderAccepted { order_id: id(1), seq, party: party.clone(), ..Default::default() };
+    let written = |mut locked: Locked, seq| {
+        locked.facts.orders.get_mut(&id(1)).expect("locked").seq = seq;
+        locked.facts.contents.insert(id(1), Content { party: party.clone(), ..Default::default() });
+        let events = vec![row(accepted(seq), &cause(seq - 1), 0), row(held(id(1), seq + 1), &cause(seq - 1), 1)];
+        Written { facts: locked.facts, events, ..Written::default() }
+    };
+    one_batch(&mut ledger, (1, 0), (&[id(1)], &[]), |_| Vec::new()).await.expect("its row is there");
+    let mut txn = ledger.begin().await.expect("a transaction");
+    assert!(txn.advance(&[step(1, 1, 2)]).await.expect("advances"));
+    let locked = lock(&mut txn, &[id(1)], &[]).await;
+    let finish = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        txn.write(&written(locked, 1)).await.expect("writes");
+        txn.commit().await.expect("commits");
+    };
+    let (forgotten, ()) = tokio::join!(journal::erase(&mut eraser, id(1)), finish);
+    assert_eq!(forgotten.expect("erased"), 2, "it waited for the batch: the content and one event");
+
+    // A correction that was on its way still has the person.
+    let mut txn = ledger.begin().await.expect("a transaction");
+    assert!(txn.advance(&[step(1, 2, 4)]).await.expect("advances"));
+    let locked = lock(&mut txn, &[id(1)], &[]).await;
+    txn.write(&written(locked, 3)).await.expect("writes");
+    txn.commit().await.expect("commits");
+    for table in ["contents", "journal"] {
+        let query = format!("SELECT count(*) FROM {table} WHERE party <> ''::bytea");
+        assert_eq!(eraser.query_one(&query, &[]).await.expect("a row").get::<_, i64>(0), 0, "{table}");
+    }
+    let (rows, _) = ledger.unemitted(AT, 0, 3, 100).await.expect("rows");
+    assert_eq!(rows.len(), 4);
+    assert!(rows.iter().all(|row| row.wire.party.is_empty() || row.wire.party == codec::erased_party()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erased_event_of_an_older_schema_reads_back() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let mut eraser = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    // As before there was a phone.
+    let mut older: serde_json::Value = serde_json::from_str(Topic::OrdersAccepted.schema_text()).expect("JSON");
+    let party = older["fields"].as_array_mut().expect("fields").last_mut().expect("a party");
+    party["type"]["fields"].as_array_mut().expect("fields").pop();
+    let older = older.to_string();
+    schemas::keep(&eraser, 900, "orders.accepted-value", &older).await.expect("kept");
+    let mut accepted = row(OrderAccepted { order_id: id(1), seq: 1, ..Default::default() }, &cause(0), 0);
+    accepted.1.wire.body[1..5].copy_from_slice(&900_u32.to_be_bytes());
+    one_batch(&mut ledger, (1, 0), (&[id(1)], &[]), |locked| {
+        locked.facts.orders.get_mut(&id(1)).expect("locked").seq = 1;
+        vec![accepted]
+    })
+    .await
+    .expect("commits");
+    journal::erase(&mut eraser, id(1)).await.expect("erased");
+    let mut codec = codec::offline();
+    codec.learn(900, &older).expect("a schema");
+    let rows = journal::of_order(&eraser, "ledger", id(1)).await.expect("rows");
+    let read = LedgerEvent::decode(&codec, rows[0].0.topic, &rows[0].0.wire.bytes()).expect("it reads");
+    assert!(matches!(read, Some(LedgerEvent::Accepted(it)) if it.order_id == id(1)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -581,6 +683,41 @@ async fn migrations_run_once_and_an_edited_one_is_refused() {
     client.execute("UPDATE migrations SET checksum = 'other'", &[]).await.expect("edited");
     let refused = kept_store::migrate(&on.url, &on.prefix).await.expect_err("refused").to_string();
     assert!(refused.contains("never edited"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_were_made_without_a_product_that_was_there_are_known_by_their_versions() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let of = |topic: Topic, version| ReferenceVersion { topic: topic.name().into(), version };
+    let (products, other) = (Topic::ReferenceProducts, Topic::ReferencePolicies);
+    // The product is record 7: who read up to 8, not included, knows it.
+    let cases = [
+        (id(1), vec![of(products, 7)], Some(2)),
+        (id(2), vec![of(products, 8)], None),
+        (id(3), vec![of(other, 3), of(products, 8), of(products, 5)], Some(2)),
+        (id(4), vec![], None),
+    ];
+    one_batch(&mut ledger, (1, 0), (&cases.clone().map(|it| it.0), &[]), |locked| {
+        for (order, versions, _) in cases.clone() {
+            let state = locked.facts.orders.get_mut(&order).expect("locked");
+            (state.seq, state.checked, state.revision) = (1, 2, 3);
+            let enrichment = Enrichment { versions, ..Default::default() };
+            locked.facts.contents.insert(order, Content { enrichment, ..Default::default() });
+        }
+        Vec::new()
+    })
+    .await
+    .expect("commits");
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let recheck = |order_id, checked| Recheck { order_id, sku: "A".into(), version: 7, checked };
+    let mut held: Vec<Recheck> = cases.iter().map(|it| recheck(it.0, None)).collect();
+    held.push(recheck(id(9), None));
+    reference::unaware(&client, &mut held).await.expect("read");
+    let mut expected: Vec<Recheck> = cases.iter().map(|it| recheck(it.0, it.2)).collect();
+    expected.push(recheck(id(9), None));
+    assert_eq!(held, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -626,7 +626,7 @@ async fn a_rebuilt_model_equals_the_live_one_and_goes_on_where_it_stood() {
 async fn a_person_who_is_erased_is_in_neither_the_events_nor_the_pages_and_the_rest_stays() {
     let on = Deployment::new().await;
     let mut ledger = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
-    let read = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
+    let mut read = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
     write_journal(&on, history()).await;
     let records: Vec<SinkRecord> = (0..).zip(history()).map(|(offset, event)| record(offset, event)).collect();
     Bench::new(&on).await.apply(&records).await.expect("applied");
@@ -640,7 +640,7 @@ async fn a_person_who_is_erased_is_in_neither_the_events_nor_the_pages_and_the_r
     assert_eq!(name(&ledger).await, (13, 2, "someone".into()));
     assert!(journal::erase(&mut ledger, id(1)).await.expect("erased") >= 1);
     assert_eq!(name(&ledger).await, (13, 2, String::new()));
-    journal::erase_read(&read, id(1)).await.expect("erased");
+    journal::erase_read(&mut read, &on.prefix, id(1)).await.expect("erased");
     let row = read
         .query_one("SELECT ship_name, ship_street, status FROM orders WHERE order_no = 1", &[])
         .await
@@ -652,4 +652,53 @@ async fn a_person_who_is_erased_is_in_neither_the_events_nor_the_pages_and_the_r
     assert_eq!(journal::find(&read, "1").await.expect("found"), [id(1)]);
     assert_eq!(journal::find(&read, &id(2).to_string()).await.expect("found"), [id(2)]);
     assert_eq!(journal::after(&ledger, "ledger", 0, 5).await.expect("rows").len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erased_person_comes_back_neither_with_a_late_event_nor_with_a_rebuild() {
+    let on = Deployment::new().await;
+    let mut ledger = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let mut read = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
+    write_journal(&on, history()).await;
+    journal::erase(&mut ledger, id(1)).await.expect("erased");
+    journal::erase_read(&mut read, &on.prefix, id(1)).await.expect("erased");
+    let person = async || {
+        let read = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
+        let row = read.query_one("SELECT ship_name, email, status FROM orders WHERE order_no = 1", &[]).await;
+        let row = row.expect("a row");
+        (row.get::<_, Option<String>>(0), row.get::<_, Option<String>>(1), row.get::<_, String>(2))
+    };
+    // The sink is behind: what it reads in the topics has the person still.
+    let records: Vec<SinkRecord> = (0..).zip(history()).map(|(offset, event)| record(offset, event)).collect();
+    let mut bench = Bench::new(&on).await;
+    bench.apply(&records).await.expect("applied");
+    assert_eq!(person().await, (None, None, "delivered".into()));
+    // As though the rebuild had read the rows just before.
+    let party = codec::offline().encode(&accepted(&history())).expect("it fits").party;
+    ledger
+        .execute("UPDATE journal SET party = $1 WHERE party IS NULL AND topic = 'orders.accepted'", &[&party])
+        .await
+        .expect("as before");
+    rebuild((&on.url, &on.url), &on.prefix, "ledger", &codec::offline(), |_| ()).await.expect("rebuilt");
+    assert_eq!(person().await, (None, None, "delivered".into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_erased_in_a_read_model_that_is_being_replaced() {
+    let on = Deployment::new().await;
+    let mut read = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
+    let rebuilding = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
+    let lock = "SELECT pg_advisory_lock(hashtext($1))";
+    rebuilding.execute(lock, &[&on.prefix.read_new().to_string()]).await.expect("locked");
+    let refused = journal::erase_read(&mut read, &on.prefix, id(1)).await.expect_err("refused").to_string();
+    assert!(refused.contains("being rebuilt"), "{refused}");
+}
+
+/// The first acceptance among these.
+fn accepted(events: &[LedgerEvent]) -> OrderAccepted {
+    let found = events.iter().find_map(|event| match event {
+        LedgerEvent::Accepted(it) => Some(it.clone()),
+        _ => None,
+    });
+    *found.expect("an order is accepted")
 }

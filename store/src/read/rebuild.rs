@@ -84,6 +84,9 @@ pub async fn rebuild(
         progress(&done);
     }
     drop(sink);
+    // Whose row was read before its person was forgotten. Nobody is forgotten in the read model until the switch.
+    let writer = connect(read_url, &new, Purpose::Command).await?;
+    writer.execute(journal::ERASE_READ, &[&journal::erased(&ledger).await?]).await?;
     control.batch_execute(&format!("ANALYZE {new}.order_rows, {new}.line_rows, {new}.timeline, {new}.holds")).await?;
     // A sink that is stopped in the middle of a batch must not hold the switch up.
     end_sinks(&control, &live).await?;

@@ -121,19 +121,19 @@ statements! {
                             THEN excluded.payment_method ELSE o.payment_method END,
                         quantity = CASE WHEN excluded.revision > coalesce(o.revision, -1)
                             THEN excluded.quantity ELSE o.quantity END,
-                        ship_name = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                        ship_name = CASE WHEN NOT o.erased AND excluded.revision > coalesce(o.revision, -1)
                             THEN excluded.ship_name ELSE o.ship_name END,
-                        ship_company = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                        ship_company = CASE WHEN NOT o.erased AND excluded.revision > coalesce(o.revision, -1)
                             THEN excluded.ship_company ELSE o.ship_company END,
-                        ship_street = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                        ship_street = CASE WHEN NOT o.erased AND excluded.revision > coalesce(o.revision, -1)
                             THEN excluded.ship_street ELSE o.ship_street END,
-                        ship_postcode = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                        ship_postcode = CASE WHEN NOT o.erased AND excluded.revision > coalesce(o.revision, -1)
                             THEN excluded.ship_postcode ELSE o.ship_postcode END,
-                        ship_city = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                        ship_city = CASE WHEN NOT o.erased AND excluded.revision > coalesce(o.revision, -1)
                             THEN excluded.ship_city ELSE o.ship_city END,
-                        email = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                        email = CASE WHEN NOT o.erased AND excluded.revision > coalesce(o.revision, -1)
                             THEN excluded.email ELSE o.email END,
-                        phone = CASE WHEN excluded.revision > coalesce(o.revision, -1)
+                        phone = CASE WHEN NOT o.erased AND excluded.revision > coalesce(o.revision, -1)
                             THEN excluded.phone ELSE o.phone END";
         moved = "INSERT INTO order_rows AS o
                      (order_id, reserved, shipped, cancelled, picked, fulfilments, released, backordered,
