@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use anyhow::{Context, Result};
+
 /// CPU time and memory of one process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
@@ -25,6 +27,15 @@ pub fn of(pid: u32) -> Option<Usage> {
         .and_then(|text| text.parse().ok())
         .unwrap_or(0);
     Some(Usage { cpu_seconds: ticks / ticks_per_second(), peak_bytes: peak_kib * 1024 })
+}
+
+/// Processor time of this process so far, in seconds.
+///
+/// # Errors
+/// Where there is no `/proc`.
+pub fn own_seconds() -> Result<f64> {
+    let usage = of(std::process::id()).context("processor time is read from /proc, which needs Linux")?;
+    Ok(usage.cpu_seconds)
 }
 
 fn ticks_per_second() -> f64 {

@@ -12,6 +12,8 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer},
 };
 
+use crate::cpu;
+
 /// What the loop does with each record: from its value to the value that goes out.
 pub type Work<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<u8>>;
 
@@ -51,6 +53,8 @@ pub struct Plan {
 pub struct Run {
     pub records: usize,
     pub seconds: f64,
+    /// Of this process's processor time.
+    pub cpu_seconds: f64,
 }
 
 /// Passes `plan.records` records from input to output, exactly once.
@@ -84,7 +88,7 @@ pub fn run(plan: &Plan, work: Work<'_>) -> Result<Run> {
     consumer.subscribe(&[&plan.input]).context("subscribe")?;
 
     let mut done = 0;
-    let mut started: Option<(Instant, usize)> = None;
+    let mut started: Option<(Instant, f64, usize)> = None;
     let give_up = Instant::now() + Duration::from_secs(300);
     while done < plan.records {
         if Instant::now() > give_up {
@@ -132,10 +136,15 @@ pub fn run(plan: &Plan, work: Work<'_>) -> Result<Run> {
         producer.send_offsets_to_transaction(&offsets, &group, Duration::from_secs(10)).context("offsets")?;
         producer.commit_transaction(Duration::from_secs(10)).context("commit")?;
         done += batch.len();
-        let (since, before) = *started.get_or_insert((Instant::now(), done));
+        let (since, cpu, before) = match started {
+            Some(started) => started,
+            None => *started.insert((Instant::now(), cpu::own_seconds()?, done)),
+        };
         if done >= plan.records {
             let paced = done.checked_sub(before).filter(|it| *it > 0).context("fewer records than two batches")?;
-            return Ok(Run { records: done, seconds: since.elapsed().as_secs_f64() * done as f64 / paced as f64 });
+            let scale = done as f64 / paced as f64;
+            let (seconds, cpu_seconds) = (since.elapsed().as_secs_f64(), cpu::own_seconds()? - cpu);
+            return Ok(Run { records: done, seconds: seconds * scale, cpu_seconds: cpu_seconds * scale });
         }
     }
     bail!("nothing to pass on")

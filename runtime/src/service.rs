@@ -58,7 +58,7 @@ pub fn read_topics() -> Vec<Topic> {
     let mut topics: Vec<Topic> = kept_processors::ledger::LedgerEvent::TOPICS
         .iter()
         .copied()
-        // Written for others: a wake-up and an order sent back say nothing about what happened.
+        // Written for the ledger itself: a wake-up says nothing about what happened.
         .filter(|topic| !matches!(topic, Topic::OrdersWoken))
         .collect();
     topics.push(Topic::DeadLetters);

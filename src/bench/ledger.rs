@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use kept_benches::{copy_rows, report::Row, topics};
+use kept_benches::{copy_rows, cpu, report::Row, topics};
 use kept_processors::reference::Reference;
 use kept_runtime::{
     kafka::{KafkaLog, KafkaSettings},
@@ -26,7 +26,7 @@ use kept_store::{
 };
 use tokio::runtime::Handle;
 
-use super::{Driven, Made, Plan, alternate, orders, orders::Goods};
+use super::{Driven, Made, Pace, Plan, Took, alternate, orders, orders::Goods, pace_rows};
 
 /// Where every order of the bench ships from.
 const WAREHOUSE: &str = "WH";
@@ -35,49 +35,49 @@ const WAREHOUSE: &str = "WH";
 struct Decided {
     plan: Plan,
     topics: Made,
-    seconds: f64,
+    took: Took,
     events: u64,
 }
 
 /// Orders a second with every line on one SKU, against lines spread evenly over 50,000.
-pub fn hot_sku(plan: &Plan, handle: &Handle, lines: usize) -> Result<Row> {
-    let rate = |goods: Goods, tag: &'static str| {
+pub fn hot_sku(plan: &Plan, handle: &Handle, lines: usize) -> Result<Vec<Row>> {
+    let pace = |goods: Goods, tag: &'static str| {
         move |run: usize| {
-            let decided = decide(plan, handle, goods, lines, &format!("{tag}{run}_"))?;
-            let rate = plan.orders as f64 / decided.seconds;
+            let decided = decide(plan, handle, goods, lines, &format!("{tag}{lines}x{run}_"))?;
+            let pace = Pace::of(plan.orders, decided.took);
             handle.block_on(decided.forget())?;
-            Ok(rate)
+            Ok(pace)
         }
     };
-    let (hot, spread) = alternate(plan.runs, rate(Goods::One, "hot"), rate(Goods::Spread(50_000), "wide"))?;
-    Ok(Row::ratio(
+    let (hot, spread) = alternate(plan.runs, pace(Goods::One, "hot"), pace(Goods::Spread(50_000), "wide"))?;
+    Ok(pace_rows(
         &format!("ledger, {lines} lines: one SKU against 50,000"),
-        "orders/s",
+        "orders",
         &hot,
         &spread,
         Some(1.0),
-        plan.config("one worker, each order accepted, claimed, released, pinned and asked for"),
+        &plan.config("one worker, each order accepted, claimed, released, pinned and asked for"),
     ))
 }
 
 /// Rows a second that the sink writes, against `COPY` of the same rows into the same tables.
-pub fn sink(plan: &Plan, handle: &Handle, lines: usize) -> Result<Row> {
+pub fn sink(plan: &Plan, handle: &Handle, lines: usize) -> Result<Vec<Row>> {
     let (mut ours, mut copied) = (Vec::new(), Vec::new());
     for run in 0..plan.runs {
         let decided = decide(plan, handle, Goods::Spread(5_000), lines, &format!("sink{run}_"))?;
-        let seconds = drive_sink(&decided, handle)?;
-        let (rows, copy_seconds) = handle.block_on(copy_back(&decided.plan))?;
-        ours.push(rows as f64 / seconds);
-        copied.push(rows as f64 / copy_seconds);
+        let took = drive_sink(&decided, handle)?;
+        let (rows, copy) = handle.block_on(copy_back(&decided.plan))?;
+        ours.push(Pace::of(rows, took));
+        copied.push(Pace::of(rows, copy));
         handle.block_on(decided.forget())?;
     }
-    Ok(Row::ratio(
+    Ok(pace_rows(
         &format!("read model, {lines} lines: against COPY of the same rows"),
-        "rows/s",
+        "rows",
         &ours,
         &copied,
         Some(0.5),
-        plan.config("events of accepted, released and requested orders; same tables and indexes"),
+        &plan.config("events of accepted, released and requested orders; same tables and indexes"),
     ))
 }
 
@@ -135,9 +135,9 @@ fn decide(plan: &Plan, handle: &Handle, goods: Goods, lines: usize, tag: &str) -
     topics::fill(&plan.brokers, &plan.name(Topic::OrdersValidated), records)?;
     let driven = drive_ledger(&plan, handle, &codec)?;
     let counters = Arc::clone(&driven.counters);
-    let seconds = driven.seconds_for(plan.orders)?;
+    let took = driven.seconds_for(plan.orders)?;
     let events = [counted, counters].iter().map(|it| it.events.load(std::sync::atomic::Ordering::Relaxed)).sum();
-    Ok(Decided { plan, topics: made, seconds, events })
+    Ok(Decided { plan, topics: made, took, events })
 }
 
 fn kafka(plan: &Plan, group: &str, topics: &[Topic]) -> KafkaSettings {
@@ -181,7 +181,7 @@ fn drive_ledger(plan: &Plan, handle: &Handle, codec: &Arc<Codec>) -> Result<Driv
     Ok(Driven { counters, stop, thread: Some(thread) })
 }
 
-fn drive_sink(decided: &Decided, handle: &Handle) -> Result<f64> {
+fn drive_sink(decided: &Decided, handle: &Handle) -> Result<Took> {
     let plan = decided.plan.clone();
     let (counters, stop) = (Arc::default(), Arc::default());
     let (their_counters, their_stop) = (Arc::clone(&counters), Arc::clone(&stop));
@@ -200,19 +200,21 @@ fn drive_sink(decided: &Decided, handle: &Handle) -> Result<f64> {
     Driven { counters, stop, thread: Some(thread) }.seconds_for(records)
 }
 
-/// Takes what the sink wrote and copies it into tables of the same form. Rows, and the seconds of the copy alone.
-async fn copy_back(plan: &Plan) -> Result<(usize, f64)> {
+/// Takes what the sink wrote and copies it into tables of the same form. Rows, and what the copy alone took.
+async fn copy_back(plan: &Plan) -> Result<(usize, Took)> {
     let prefix = Prefix::new(&plan.prefix)?;
     let mut client = connect(&plan.postgres, &prefix.read(), Purpose::Command).await?;
     // drop_all takes it away with the rest.
     let into = prefix.read_new().to_string();
     let tables = copy_rows::take_rows(&client, &prefix.read().to_string(), &into).await?;
     let (mut rows, mut seconds) = (0, 0.0);
+    let before = cpu::own_seconds()?;
     for table in &tables {
         let name = format!("{into}.{}", table.name);
         rows += table.rows.len();
         seconds += copy_rows::copy(&mut client, &name, &table.columns, &table.rows, plan.batch).await?;
     }
+    let cpu_seconds = cpu::own_seconds()? - before;
     tokio::time::sleep(Duration::from_millis(1)).await;
-    Ok((rows, seconds))
+    Ok((rows, Took { seconds, cpu_seconds }))
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use kept_benches::{report::Row, topics};
+use kept_benches::{cpu, report::Row, topics};
 use kept_runtime::{
     config::Config,
     counters::Counters,
@@ -90,6 +90,13 @@ impl Made {
     }
 }
 
+/// Time by the clock, and this process's processor time; that of the servers is not in it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Took {
+    pub seconds: f64,
+    pub cpu_seconds: f64,
+}
+
 /// A driver at work on its own thread.
 pub struct Driven {
     counters: Arc<Counters>,
@@ -105,30 +112,31 @@ impl Driven {
 
     /// Waits until it has worked on `records`. Gives the seconds so many take at the pace it has from its first batch
     /// on; joining a group and the first fetch are left out, as they are of a baseline.
-    pub fn seconds_for(self, records: usize) -> Result<f64> {
-        let (seconds, paced) = self.paced(records)?;
+    pub fn seconds_for(self, records: usize) -> Result<Took> {
+        let (took, paced) = self.paced(records)?;
         if paced == 0 {
             bail!("{records} records are less than two batches: too few to measure; give more --orders");
         }
-        Ok(seconds * records as f64 / paced as f64)
+        let scale = records as f64 / paced as f64;
+        Ok(Took { seconds: took.seconds * scale, cpu_seconds: took.cpu_seconds * scale })
     }
 
-    /// Seconds from the end of its first batch on, and how many records came after that one.
-    fn paced(mut self, records: usize) -> Result<(f64, u64)> {
+    /// What it took from the end of its first batch on, and how many records came after that one.
+    fn paced(mut self, records: usize) -> Result<(Took, u64)> {
         let give_up = Instant::now() + Duration::from_secs(300);
-        let mut first: Option<(Instant, u64)> = None;
+        let mut first: Option<(Instant, f64, u64)> = None;
         let records = records as u64;
-        let (since, before) = loop {
+        let (since, cpu, before) = loop {
             if self.thread.as_ref().is_some_and(JoinHandle::is_finished) {
                 let ended = self.thread.take().expect("it is there").join();
                 bail!("the step ended early: {:?}", ended.map_err(|_| "it panicked"));
             }
             let done = self.counters.records.load(Relaxed);
             if first.is_none() && done > 0 {
-                first = Some((Instant::now(), done));
+                first = Some((Instant::now(), cpu::own_seconds()?, done));
             }
             match first {
-                Some((since, before)) if done >= records => break (since, before),
+                Some(first) if done >= records => break first,
                 _ => {}
             }
             if Instant::now() > give_up {
@@ -136,12 +144,12 @@ impl Driven {
             }
             std::thread::sleep(Duration::from_micros(500));
         };
-        let seconds = since.elapsed().as_secs_f64();
+        let took = Took { seconds: since.elapsed().as_secs_f64(), cpu_seconds: cpu::own_seconds()? - cpu };
         self.stop.store(true, Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().map_err(|_| anyhow::anyhow!("the step panicked"))??;
         }
-        Ok((seconds, records.saturating_sub(before)))
+        Ok((took, records.saturating_sub(before)))
     }
 }
 
@@ -153,17 +161,19 @@ pub fn all(plan: &Plan, config: &Config, handle: &Handle, only: Option<&str>) ->
         for lines in [3, 25] {
             eprintln!("step, {lines} lines an order …");
             rows.extend(steps::pass_rows(plan, handle, lines)?);
-            rows.push(steps::normalise_row(plan, handle, lines)?);
+            rows.extend(steps::normalise_rows(plan, handle, lines)?);
         }
     }
     if wanted("ledger") {
-        eprintln!("ledger …");
-        rows.push(ledger::hot_sku(plan, handle, 3)?);
+        for lines in [3, 25] {
+            eprintln!("ledger, {lines} lines an order …");
+            rows.extend(ledger::hot_sku(plan, handle, lines)?);
+        }
     }
     if wanted("read") {
         for lines in [3, 25] {
             eprintln!("read model, {lines} lines an order …");
-            rows.push(ledger::sink(plan, handle, lines)?);
+            rows.extend(ledger::sink(plan, handle, lines)?);
         }
     }
     if wanted("pipeline") {
@@ -175,12 +185,49 @@ pub fn all(plan: &Plan, config: &Config, handle: &Handle, only: Option<&str>) ->
     Ok(rows)
 }
 
+/// How fast one run was.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// A second.
+    rate: f64,
+    per_cpu_second: f64,
+}
+
+impl Pace {
+    pub fn of(records: usize, took: Took) -> Self {
+        let records = records as f64;
+        // The system counts in hundredths of a second.
+        Self { rate: records / took.seconds, per_cpu_second: records / took.cpu_seconds.max(0.01) }
+    }
+}
+
+/// Two rows of one comparison: by the clock, with its goal, and by processor time.
+pub fn pace_rows(
+    name: &str,
+    what: &str,
+    ours: &[Pace],
+    baseline: &[Pace],
+    goal: Option<f64>,
+    config: &str,
+) -> Vec<Row> {
+    let of = |paces: &[Pace], part: fn(&Pace) -> f64| paces.iter().map(part).collect::<Vec<f64>>();
+    let row = |name: &str, unit: &str, part: fn(&Pace) -> f64, goal, config: String| {
+        Row::ratio(name, unit, &of(ours, part), &of(baseline, part), goal, config)
+    };
+    let cpu = format!("{name}, CPU");
+    let apart = format!("{config}; processor time of this process, without the servers'");
+    vec![
+        row(name, &format!("{what}/s"), |it| it.rate, goal, config.into()),
+        row(&cpu, &format!("{what}/CPU-s"), |it| it.per_cpu_second, None, apart),
+    ]
+}
+
 /// Runs a bench's two sides in turn, so that a busy minute of the machine hits both.
 pub fn alternate(
     runs: usize,
-    mut ours: impl FnMut(usize) -> Result<f64>,
-    mut baseline: impl FnMut(usize) -> Result<f64>,
-) -> Result<(Vec<f64>, Vec<f64>)> {
+    mut ours: impl FnMut(usize) -> Result<Pace>,
+    mut baseline: impl FnMut(usize) -> Result<Pace>,
+) -> Result<(Vec<Pace>, Vec<Pace>)> {
     let (mut left, mut right) = (Vec::new(), Vec::new());
     for run in 0..runs {
         // Whoever goes first meets a colder page cache; so they take turns at that too.
@@ -203,13 +250,14 @@ pub fn table(rows: &[Row]) -> String {
         middle if middle >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.3}"),
     };
+    let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
     let mut out = format!(
-        "{:<44} {:>12} {:<12} {:>12} {:>7} {:>6}  {}\n",
+        "{:<width$} {:>12} {:<13} {:>12} {:>7} {:>6}  {}\n",
         "what", "median", "unit", "baseline", "ratio", "goal", "spread"
     );
     for row in rows {
         out.push_str(&format!(
-            "{:<44} {:>12} {:<12} {:>12} {:>7} {:>6}  {}–{}\n",
+            "{:<width$} {:>12} {:<13} {:>12} {:>7} {:>6}  {}–{}\n",
             row.name,
             number(row.value),
             row.unit,

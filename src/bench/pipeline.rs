@@ -47,7 +47,8 @@ struct Deployment {
 
 /// Measures the pipeline with orders of `lines` lines; the goals stand for three lines.
 pub fn rows(plan: &Plan, config: &Config, handle: &Handle, lines: usize) -> Result<Vec<Row>> {
-    let (mut rate, mut cost, mut memory, mut p50, mut p99) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut rate, mut cost, mut own, mut memory) = (vec![], vec![], vec![], vec![]);
+    let (mut p50, mut p99) = (vec![], vec![]);
     for run in 0..plan.runs {
         let mut deployment = Deployment::make(plan, config, handle, &format!("pipe{lines}x{run}_"))?;
         // Stock first: an order that meets none waits, and is woken by each of its goods.
@@ -62,7 +63,9 @@ pub fn rows(plan: &Plan, config: &Config, handle: &Handle, lines: usize) -> Resu
         let speed = sustained(&seen);
         rate.push(speed);
         cost.push(spent * 1e6 / plan.orders as f64);
-        memory.push(deployment.peak_bytes() as f64 / 1e6);
+        let usage = deployment.usage();
+        own.push(usage.cpu_seconds * 1e6 / plan.orders as f64);
+        memory.push(usage.peak_bytes as f64 / 1e6);
         let (median, late) = deployment.steady(plan, handle, lines, speed / 2.0)?;
         p50.push(median * 1e3);
         p99.push(late * 1e3);
@@ -74,6 +77,7 @@ pub fn rows(plan: &Plan, config: &Config, handle: &Handle, lines: usize) -> Resu
     Ok(vec![
         Row::plain(&name("accepted to asked for, sustained"), "orders/s", &rate, goal(3_000.0), how.clone()),
         Row::plain(&name("all processor time of the machine"), "µs/order", &cost, goal(667.0), how.clone()).at_most(),
+        Row::plain(&name("processor time of `kept run all`"), "µs/order", &own, None, how.clone()),
         Row::plain(&name("peak memory of `kept run all`"), "MB", &memory, Some(150.0), how.clone()).at_most(),
         Row::plain(&name("seen after, at half that speed, p50"), "ms", &p50, None, how.clone()),
         Row::plain(&name("seen after, at half that speed, p99"), "ms", &p99, goal(500.0), how).at_most(),
@@ -240,8 +244,9 @@ impl Deployment {
         Ok((at(0.5), at(0.99)))
     }
 
-    fn peak_bytes(&self) -> u64 {
-        self.child.as_ref().and_then(|child| cpu::of(child.id())).map_or(0, |usage| usage.peak_bytes)
+    /// What the running process has used so far.
+    fn usage(&self) -> cpu::Usage {
+        self.child.as_ref().and_then(|child| cpu::of(child.id())).unwrap_or_default()
     }
 
     fn end(mut self, handle: &Handle) -> Result<()> {

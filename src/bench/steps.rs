@@ -26,7 +26,7 @@ use kept_schemas::{
 };
 use tokio::runtime::Handle;
 
-use super::{Driven, Plan, alternate, orders};
+use super::{Driven, Pace, Plan, Took, alternate, orders, pace_rows};
 
 /// Decodes, hands on, encodes: what the engine costs besides deciding.
 pub const PASS: StatelessStep =
@@ -48,43 +48,34 @@ pub fn pass_rows(plan: &Plan, handle: &Handle, lines: usize) -> Result<Vec<Row>>
         (order.order.order_id.to_string(), wire.bytes())
     });
     topics::fill(&plan.brokers, &plan.name(Topic::OrdersEnriched), records)?;
-    let rate = |seconds: f64| plan.orders as f64 / seconds;
     let ours = |tag: &'static str| {
         let codec = &codec;
-        move |run| drive(plan, handle, codec, &Arc::default(), PASS, &format!("{tag}{lines}-{run}")).map(rate)
+        move |run| drive(plan, handle, codec, &Arc::default(), PASS, &format!("{tag}{lines}-{run}"))
     };
     let recode = |value: &[u8]| plain_loop::recode::<OrderEnriched>(&codec, value);
     let places = [Topic::OrdersEnriched, Topic::OrdersValidated];
-    let (left, right) = alternate(plan.runs, ours("pass"), |run| {
-        bare(plan, places, &format!("recode{lines}-{run}"), &recode).map(rate)
-    })?;
+    let (left, right) =
+        alternate(plan.runs, ours("pass"), |run| bare(plan, places, &format!("recode{lines}-{run}"), &recode))?;
     let (again, copied) = alternate(plan.runs, ours("again"), |run| {
-        bare(plan, places, &format!("copy{lines}-{run}"), &plain_loop::copy).map(rate)
+        bare(plan, places, &format!("copy{lines}-{run}"), &plain_loop::copy)
     })?;
     handle.block_on(made.delete())?;
     let config = plan.config(&format!("{lines} lines an order, one thread"));
-    Ok(vec![
-        Row::ratio(
-            &format!("step, {lines} lines: against decode+encode"),
-            "records/s",
-            &left,
-            &right,
-            Some(0.8),
-            config.clone(),
-        ),
-        Row::ratio(&format!("step, {lines} lines: against copying bytes"), "records/s", &again, &copied, None, config),
-    ])
+    let recoded = format!("step, {lines} lines: against decode+encode");
+    let mut rows = pace_rows(&recoded, "records", &left, &right, Some(0.8), &config);
+    let copying = format!("step, {lines} lines: against copying bytes");
+    rows.extend(pace_rows(&copying, "records", &again, &copied, None, &config));
+    Ok(rows)
 }
 
 /// Measures normalise: against a bare loop that decodes the same raw records, parses the same JSON and encodes an order
 /// of the same size.
-pub fn normalise_row(plan: &Plan, handle: &Handle, lines: usize) -> Result<Row> {
+pub fn normalise_rows(plan: &Plan, handle: &Handle, lines: usize) -> Result<Vec<Row>> {
     let codec = Arc::new(offline());
     let inputs = [Topic::ChannelsInbound, Topic::OrdersReceived, Topic::CommandsReceived];
     let made = handle.block_on(plan.topics(&[&inputs[..], &[Topic::PaymentsReceived, Topic::DeadLetters]].concat()))?;
     let records = (0..plan.orders).map(|number| orders::inbound(&codec, number, lines));
     topics::fill(&plan.brokers, &plan.name(Topic::ChannelsInbound), records)?;
-    let rate = |seconds: f64| plan.orders as f64 / seconds;
     let reference = orders::reference();
     let (order, party) = orders::order(0, lines, orders::Goods::Spread(5_000));
     let received = OrderReceived { order, party, ..Default::default() };
@@ -95,20 +86,20 @@ pub fn normalise_row(plan: &Plan, handle: &Handle, lines: usize) -> Result<Row> 
     };
     let (ours, theirs) = alternate(
         plan.runs,
-        |run| drive(plan, handle, &codec, &reference, NORMALISE, &format!("normalise{lines}-{run}")).map(rate),
+        |run| drive(plan, handle, &codec, &reference, NORMALISE, &format!("normalise{lines}-{run}")),
         |run| {
             let places = [Topic::ChannelsInbound, Topic::OrdersReceived];
-            bare(plan, places, &format!("parse{lines}-{run}"), &parse).map(rate)
+            bare(plan, places, &format!("parse{lines}-{run}"), &parse)
         },
     )?;
     handle.block_on(made.delete())?;
-    Ok(Row::ratio(
+    Ok(pace_rows(
         &format!("normalise, {lines} lines: against decode+parse+encode"),
-        "records/s",
+        "records",
         &ours,
         &theirs,
         Some(0.8),
-        plan.config(&format!("{lines} lines an order, one thread, JSON bodies")),
+        &plan.config(&format!("{lines} lines an order, one thread, JSON bodies")),
     ))
 }
 
@@ -120,7 +111,7 @@ fn drive(
     reference: &Arc<Reference>,
     step: StatelessStep,
     run: &str,
-) -> Result<f64> {
+) -> Result<Pace> {
     let settings = KafkaSettings {
         brokers: plan.brokers.clone(),
         prefix: plan.prefix.clone(),
@@ -143,21 +134,20 @@ fn drive(
         driver.run().await
     })
     .context("thread")?;
-    Driven { counters, stop, thread: Some(thread) }.seconds_for(plan.orders)
+    let took = Driven { counters, stop, thread: Some(thread) }.seconds_for(plan.orders)?;
+    Ok(Pace::of(plan.orders, took))
 }
 
-fn bare(plan: &Plan, [input, output]: [Topic; 2], run: &str, work: Work<'_>) -> Result<f64> {
-    let ran = plain_loop::run(
-        &plain_loop::Plan {
-            brokers: plan.brokers.clone(),
-            group: format!("{}{run}", plan.prefix),
-            input: plan.name(input),
-            output: plan.name(output),
-            records: plan.orders,
-            batch: plan.batch,
-            linger: plan.window,
-        },
-        work,
-    )?;
-    Ok(ran.seconds)
+fn bare(plan: &Plan, [input, output]: [Topic; 2], run: &str, work: Work<'_>) -> Result<Pace> {
+    let its = plain_loop::Plan {
+        brokers: plan.brokers.clone(),
+        group: format!("{}{run}", plan.prefix),
+        input: plan.name(input),
+        output: plan.name(output),
+        records: plan.orders,
+        batch: plan.batch,
+        linger: plan.window,
+    };
+    let ran = plain_loop::run(&its, work)?;
+    Ok(Pace::of(plan.orders, Took { seconds: ran.seconds, cpu_seconds: ran.cpu_seconds }))
 }

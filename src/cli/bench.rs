@@ -13,7 +13,7 @@ use crate::bench::{self, Plan};
 ///
 /// Ratios are what counts: the machine and whoever else uses it change every figure, but both sides of a ratio alike.
 /// Each thing and its baseline run in turn, several times; the median and the spread are printed. All that a bench
-/// makes bears a prefix of its own and is deleted in the end.
+/// makes bears a prefix of its own and is deleted in the end. It reads /proc, so it needs Linux.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./kept up && ./kept bench

@@ -20,6 +20,13 @@ use super::{ConfigFile, block_on, when};
 /// A record is a dead letter when it is not what its topic says: not in the wire format, of an unknown schema, or of a
 /// form that no step knows. What a merchant must decide is never here; that is a hold (`kept explain`).
 #[derive(Args)]
+#[command(after_help = "Examples:
+  ./kept dead-letters list
+  ./kept dead-letters show channels.inbound/0/17
+  ./kept dead-letters replay channels.inbound/0/17 --dry-run
+
+Exit codes: 0 done, and with list: there is none; 1 there are some, the one asked for is not there, or a server does
+not answer.")]
 pub struct DeadLetters {
     #[command(subcommand)]
     verb: DeadVerb,
@@ -28,7 +35,11 @@ pub struct DeadLetters {
 #[derive(Subcommand)]
 enum DeadVerb {
     /// The newest ones
-    #[command(after_help = "Exit codes: 0 there is none; 1 there are some, or Postgres does not answer.")]
+    #[command(after_help = "Examples:
+  ./kept dead-letters list
+  ./kept dead-letters list --topic orders.received --json | jq -r '.[].record'
+
+Exit codes: 0 there is none; 1 there are some, or Postgres does not answer.")]
     List {
         /// Of one topic only
         #[arg(long, value_name = "TOPIC")]
@@ -43,7 +54,11 @@ enum DeadVerb {
         config: ConfigFile,
     },
     /// One of them, with the beginning of its bytes
-    #[command(after_help = "Exit codes: 0 shown; 1 there is no such one, or Postgres does not answer.")]
+    #[command(after_help = "Examples:
+  ./kept dead-letters show channels.inbound/0/17
+  ./kept dead-letters show channels.inbound/0/17 --json | jq -r '.[0].payload' | xxd -r -p > record
+
+Exit codes: 0 shown; 1 there is no such one, or Postgres does not answer.")]
     Show {
         /// The record: topic/partition/offset
         record: String,
@@ -58,14 +73,18 @@ enum DeadVerb {
   ./kept dead-letters replay channels.inbound/0/17 --dry-run
   ./kept dead-letters replay channels.inbound/0/17
 
-What cannot be read again becomes a dead letter again. What was acted on meanwhile is recognised and skipped. Exit
-codes: 0 sent; 1 there is no such record, it is not whole any more, or a server does not answer.")]
+What cannot be read again becomes a dead letter again. What was acted on meanwhile is recognised and skipped.
+
+Exit codes: 0 sent; 1 there is no such record, it is not whole any more, or a server does not answer.")]
     Replay {
         /// The record: topic/partition/offset
         record: String,
         /// Say what would be sent, and send nothing
         #[arg(long)]
         dry_run: bool,
+        /// A JSON object: the record, its event's id, how many bytes, and whether they were sent
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -78,7 +97,9 @@ impl DeadLetters {
                 block_on(list(&config.load()?, topic.as_deref(), limit, json))
             }
             DeadVerb::Show { record, json, config } => block_on(show(&config.load()?, &record, json)),
-            DeadVerb::Replay { record, dry_run, config } => block_on(resend(&config.load()?, &record, dry_run)),
+            DeadVerb::Replay { record, dry_run, json, config } => {
+                block_on(resend(&config.load()?, &record, dry_run, json))
+            }
         }
     }
 }
@@ -133,11 +154,15 @@ async fn show(config: &Config, record: &str, json: bool) -> Result<ExitCode> {
     Ok(if rows.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn resend(config: &Config, record: &str, dry_run: bool) -> Result<ExitCode> {
+async fn resend(config: &Config, record: &str, dry_run: bool, json: bool) -> Result<ExitCode> {
     let (topic, partition, offset) = place(record)?;
     let rows = dead_letters::of_record(&read_model(config).await?, topic.name(), partition, offset).await?;
     let Some(letter) = rows.into_iter().next() else {
-        println!("{record} is no dead letter");
+        if json {
+            println!("{}", serde_json::json!({ "record": record, "event_id": null, "bytes": null, "sent": false }));
+        } else {
+            println!("{record} is no dead letter");
+        }
         return Ok(ExitCode::FAILURE);
     };
     let (asked, at) = (config.clone(), TopicPartition { topic, partition });
@@ -151,18 +176,22 @@ async fn resend(config: &Config, record: &str, dry_run: bool) -> Result<ExitCode
             bail!("{record} is no longer in its topic, and it was too large to be kept whole")
         }
         None => {
-            println!("{record} is no longer in its topic; what was kept of it is sent");
+            eprintln!("{record} is no longer in its topic; what was kept of it is sent");
             replay::from_kept(topic, partition, offset, letter.key, letter.payload.unwrap_or_default())
         }
     };
     let id = outgoing.headers.event_id.map_or_else(String::new, |id| id.to_string());
     let bytes = outgoing.value.len();
-    if dry_run {
-        println!("would send {bytes} bytes to {topic} as event {id}");
-        return Ok(ExitCode::SUCCESS);
+    if !dry_run {
+        outbox(config)?.send(vec![outgoing]).await?;
     }
-    outbox(config)?.send(vec![outgoing]).await?;
-    println!("sent {bytes} bytes to {topic} as event {id}");
+    if json {
+        let told = serde_json::json!({ "record": record, "event_id": id, "bytes": bytes, "sent": !dry_run });
+        println!("{told}");
+    } else {
+        let word = if dry_run { "would send" } else { "sent" };
+        println!("{word} {bytes} bytes to {topic} as event {id}");
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -35,7 +35,12 @@ use kept_schemas::{Micros, OrderId};
 /// Kept takes orders from every channel to their customers: nothing lost, nothing doubled, every decision explained
 #[derive(Parser)]
 #[command(name = "kept", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "`./kept test` runs every test; each command has examples in its own --help.")]
+#[command(after_help = "Examples:
+  ./kept demo                       a day of orders through every stage, on servers of its own
+  ./kept explain 1001               the life of one order, in plain words
+  ./kept test                       every test; each command has examples in its own --help
+
+Exit codes: 0 done, and all is well; 1 it is not, and the message says what; 2 wrong usage.")]
 pub struct Kept {
     #[command(subcommand)]
     verb: Verb,
@@ -148,4 +153,45 @@ pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .context("start a runtime")?
         .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Kept;
+
+    /// Every command and group, with its long help.
+    fn pages(command: &mut clap::Command, name: &str, pages: &mut Vec<(String, bool, String)>) {
+        let group = command.has_subcommands();
+        pages.push((name.to_owned(), group, command.render_long_help().to_string()));
+        // The `help` of clap itself has no page of its own.
+        for below in command.get_subcommands_mut().filter(|it| it.get_name() != "help") {
+            let name = format!("{name} {}", below.get_name());
+            self::pages(below, &name, pages);
+        }
+    }
+
+    #[test]
+    fn every_help_has_examples_and_exit_codes_and_every_command_answers_in_json() {
+        let mut all = Vec::new();
+        pages(&mut Kept::command(), "kept", &mut all);
+        assert!(all.len() > 35, "{} pages", all.len());
+        let mut wrong: Vec<String> = Vec::new();
+        for (name, group, help) in &all {
+            for part in ["Examples:", "Exit codes:"] {
+                if !help.contains(part) {
+                    wrong.push(format!("{name} --help has no \"{part}\""));
+                }
+            }
+            if help.contains('\\') {
+                wrong.push(format!("{name} --help has a backslash"));
+            }
+            // `kept run` answers with its log alone.
+            if !group && name != "kept run" && !help.contains("--json") {
+                wrong.push(format!("{name} has no --json"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
 }

@@ -15,7 +15,16 @@ use kept_schemas::{
 };
 
 /// Decide about an order: let it go, stop it, call it off, correct its address
+///
+/// A decision is stored at once and carried out a moment later; `kept explain ORDER` shows what came of it.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  ./kept order release 1001 --reason address_invalid --by j.jansen
+  ./kept order cancel 1001 --line 2=1
+  ./kept order address 1001 address.json
+
+Exit codes: 0 the decision is stored; 1 there is no such order, several have that number, or a server does not answer;
+2 wrong usage.")]
 pub struct Order {
     #[command(subcommand)]
     what: What,
@@ -24,6 +33,12 @@ pub struct Order {
 #[derive(Subcommand)]
 enum What {
     /// Resolve a hold: go on as if it were not there
+    #[command(after_help = "Examples:
+  ./kept order release 1001 --reason address_invalid
+  ./kept order release 1001 --hold 6f8a1c5e --by j.jansen
+
+A hold that a person may not resolve stays; `kept explain` says why. Exit codes: 0 the decision is stored; 1 there is
+no such order or reason, several have that number, or a server does not answer; 2 wrong usage.")]
     Release {
         #[command(flatten)]
         about: About,
@@ -35,6 +50,12 @@ enum What {
         reason: Option<String>,
     },
     /// Put it on hold by hand
+    #[command(after_help = "Examples:
+  ./kept order hold 1001
+  ./kept order hold 1001 --because \"the customer rings back\" --by j.jansen
+
+Exit codes: 0 the decision is stored; 1 there is no such order, several have that number, or a server does not answer;
+2 wrong usage.")]
     Hold {
         #[command(flatten)]
         about: About,
@@ -43,6 +64,12 @@ enum What {
         because: Option<String>,
     },
     /// Call it off, or some of it
+    #[command(after_help = "Examples:
+  ./kept order cancel 1001
+  ./kept order cancel 1001 --line 2=1 --line 3=4 --because \"out of print\"
+
+What has left already is not called back. Exit codes: 0 the decision is stored; 1 there is no such order, several have
+that number, a line is no line, or a server does not answer; 2 wrong usage.")]
     Cancel {
         #[command(flatten)]
         about: About,
@@ -54,13 +81,25 @@ enum What {
         because: Option<String>,
     },
     /// Run its checks again, for reference data changed
+    #[command(after_help = "Examples:
+  ./kept order recheck 1001
+
+Exit codes: 0 the decision is stored; 1 there is no such order, several have that number, or a server does not answer;
+2 wrong usage.")]
     Recheck {
         #[command(flatten)]
         about: About,
     },
     /// Give it another address, and run its checks again
-    #[command(after_help = "FILE holds one address as JSON, so that no address gets into a shell's history:
-  {\"name\": \"…\", \"street\": \"…\", \"house_number\": \"…\", \"postcode\": \"…\", \"city\": \"…\", \"country\": \"NL\"}")]
+    #[command(after_help = "Examples:
+  ./kept order address 1001 address.json
+  ./kept order address 1001 address.json --by j.jansen --json
+
+FILE holds one address as JSON, so that no address gets into a shell's history:
+  {\"name\": \"…\", \"street\": \"…\", \"house_number\": \"…\", \"postcode\": \"…\", \"city\": \"…\", \"country\": \"NL\"}
+
+Exit codes: 0 the decision is stored; 1 the file is no address, there is no such order, several have that number, or a
+server does not answer; 2 wrong usage.")]
     Address {
         #[command(flatten)]
         about: About,
@@ -79,6 +118,9 @@ struct About {
     /// Configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A JSON object: the order's id, what was decided and the decision's id
+    #[arg(long)]
+    json: bool,
 }
 
 impl Order {
@@ -100,8 +142,14 @@ impl Order {
             command.order_id = order;
             command.by = about.by;
             texts::command(&command).map_err(anyhow::Error::msg)?;
-            send(&config, command).await?;
-            println!("asked; see `./kept explain {order}` for what came of it");
+            let kind = command.kind.to_string();
+            let command_id = send(&config, command).await?;
+            if about.json {
+                let id = order.to_string();
+                println!("{}", serde_json::json!({ "order_id": id, "command": kind, "command_id": command_id }));
+            } else {
+                println!("asked; see `./kept explain {order}` for what came of it");
+            }
             Ok(ExitCode::SUCCESS)
         })
     }
@@ -155,8 +203,8 @@ fn line_quantity(text: &str) -> Result<LineQuantity> {
     }
 }
 
-/// Sends a command; returns when it is stored.
-async fn send(config: &Config, mut command: CommandReceived) -> Result<()> {
+/// Sends a command; gives its id when it is stored.
+async fn send(config: &Config, mut command: CommandReceived) -> Result<String> {
     let registry = Registry::open(config).await?;
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?;
     command.at = Micros(i64::try_from(since.as_micros()).context("the clock is too far ahead")?);
@@ -167,7 +215,7 @@ async fn send(config: &Config, mut command: CommandReceived) -> Result<()> {
         Headers { event_id: Some(event_id), subject: Some(Topic::CommandsReceived.subject()), ..Headers::default() };
     let key = command.order_id.to_string();
     outbox(config)?.send(vec![Outgoing::new(Topic::CommandsReceived, &key, &wire, headers)]).await?;
-    Ok(())
+    Ok(command.command_id)
 }
 
 /// Resolving the same hold again is the same wish; anything else said again is said anew.

@@ -17,9 +17,16 @@ use super::{ConfigFile, block_on, one_order, when};
 /// Orders that a fault of ours stopped: look at them, and let them go on once the fault is mended
 ///
 /// A record that could not be decided (the rules failed, or it ended the process three times) is parked, and every
-/// later record of its order behind it. All other orders go on. Nothing is lost: releasing sends the records to their
+/// later record of its order behind it. All other orders go on. Nothing is lost: replay sends the records to their
 /// topics again, as the same events.
 #[derive(Args)]
+#[command(after_help = "Examples:
+  ./kept parked list
+  ./kept parked show 1001
+  ./kept parked replay 1001 --dry-run
+
+Exit codes: 0 done, and with list: no order is parked; 1 some are, the order asked for is not, or a server does not
+answer.")]
 pub struct Parked {
     #[command(subcommand)]
     verb: ParkedVerb,
@@ -28,7 +35,11 @@ pub struct Parked {
 #[derive(Subcommand)]
 enum ParkedVerb {
     /// Every parked order, the longest waiting first
-    #[command(after_help = "Exit codes: 0 none is parked; 1 some are, or Postgres does not answer.")]
+    #[command(after_help = "Examples:
+  ./kept parked list
+  ./kept parked list --json | jq -r '.[].order_id'
+
+Exit codes: 0 none is parked; 1 some are, or Postgres does not answer.")]
     List {
         /// Most orders shown
         #[arg(long, value_name = "NUMBER", default_value_t = 100)]
@@ -40,7 +51,11 @@ enum ParkedVerb {
         config: ConfigFile,
     },
     /// The records of one parked order, in the order they came
-    #[command(after_help = "Exit codes: 0 shown; 1 the order is not parked, or Postgres does not answer.")]
+    #[command(after_help = "Examples:
+  ./kept parked show 1001
+  ./kept parked show 1001 --json | jq '.[0].reason'
+
+Exit codes: 0 shown; 1 the order is not parked, or Postgres does not answer.")]
     Show {
         /// The order: the channel's number, our number, or our id
         order: String,
@@ -51,13 +66,16 @@ enum ParkedVerb {
         config: ConfigFile,
     },
     /// Let one order go on: its records are sent to their topics again
-    #[command(after_help = "Examples:
-  ./kept parked release 1001 --dry-run
-  ./kept parked release 1001 --by j.jansen
+    #[command(
+        alias = "release",
+        after_help = "Examples:
+  ./kept parked replay 1001 --dry-run
+  ./kept parked replay 1001 --by j.jansen
 
 What fails again is parked again. Exit codes: 0 sent; 1 the order is not parked, or a server does not answer (then
-release it again).")]
-    Release {
+replay it again)."
+    )]
+    Replay {
         /// The order: the channel's number, our number, or our id
         order: String,
         /// Who lets it go: a login, not a name
@@ -66,6 +84,9 @@ release it again).")]
         /// Say what would be sent, and send nothing
         #[arg(long)]
         dry_run: bool,
+        /// A JSON object: the order's id, its records and whether they were sent
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -76,8 +97,8 @@ impl Parked {
         match self.verb {
             ParkedVerb::List { limit, json, config } => block_on(list(&config.load()?, limit, json)),
             ParkedVerb::Show { order, json, config } => block_on(show(&config.load()?, &order, json)),
-            ParkedVerb::Release { order, by, dry_run, config } => {
-                block_on(release(&config.load()?, &order, &by, dry_run))
+            ParkedVerb::Replay { order, by, dry_run, json, config } => {
+                block_on(resend(&config.load()?, &order, &by, dry_run, json))
             }
         }
     }
@@ -116,7 +137,7 @@ async fn list(config: &Config, limit: i64, json: bool) -> Result<ExitCode> {
                 it.reason
             );
         }
-        println!("`./kept parked show ORDER` shows the records, `./kept parked release ORDER` lets an order go on");
+        println!("`./kept parked show ORDER` shows the records, `./kept parked replay ORDER` lets an order go on");
     }
     Ok(if orders.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -133,25 +154,30 @@ async fn show(config: &Config, order: &str, json: bool) -> Result<ExitCode> {
     Ok(if records.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn release(config: &Config, order: &str, by: &str, dry_run: bool) -> Result<ExitCode> {
+async fn resend(config: &Config, order: &str, by: &str, dry_run: bool, json: bool) -> Result<ExitCode> {
     let order = one_order(config, order).await?;
     let client = ledger(config).await?;
-    if dry_run {
-        let records = parked::show(&client, order).await?;
+    let records =
+        if dry_run { parked::show(&client, order).await? } else { parked::release(&client, order, by).await? };
+    let found = !records.is_empty();
+    if found && !dry_run {
+        outbox(config)?.send(records.iter().map(replay::parked).collect()).await?;
+        let ids: Vec<i64> = records.iter().map(|it| it.parked_id).collect();
+        parked::sent(&client, &ids).await?;
+    }
+    if json {
+        let all: Vec<serde_json::Value> = records.iter().map(as_json).collect();
+        let sent = found && !dry_run;
+        println!("{}", serde_json::json!({ "order_id": order.to_string(), "records": all, "sent": sent }));
+    } else if !found {
+        println!("order {order} is not parked");
+    } else if dry_run {
         tell(order, &records);
         println!("would send these {} records to their topics again", records.len());
-        return Ok(if records.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    } else {
+        println!("sent {} records of order {order} to their topics again", records.len());
     }
-    let records = parked::release(&client, order, by).await?;
-    if records.is_empty() {
-        println!("order {order} is not parked");
-        return Ok(ExitCode::FAILURE);
-    }
-    outbox(config)?.send(records.iter().map(replay::parked).collect()).await?;
-    let ids: Vec<i64> = records.iter().map(|it| it.parked_id).collect();
-    parked::sent(&client, &ids).await?;
-    println!("sent {} records of order {order} to their topics again", records.len());
-    Ok(ExitCode::SUCCESS)
+    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn as_json(it: &ParkedRecord) -> serde_json::Value {

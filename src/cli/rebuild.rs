@@ -19,6 +19,10 @@ use super::{ConfigFile, block_on};
 
 /// Make something anew from what is remembered
 #[derive(Args)]
+#[command(after_help = "Examples:
+  ./kept rebuild read               the read model, from the ledger's journal
+
+Exit codes: 0 done; 1 it failed, and what was there is as it was.")]
 pub struct Rebuild {
     #[command(subcommand)]
     what: What,

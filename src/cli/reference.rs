@@ -29,6 +29,11 @@ const BATCH: usize = 1_000;
 
 /// Give the pipeline its products, locations, channel accounts, customers and policies, or show them
 #[derive(Args)]
+#[command(after_help = "Examples:
+  ./kept reference apply shop.jsonl
+  ./kept reference list products
+
+Exit codes: 0 all of it is there now, or shown; 1 a line is wrong or a server does not answer.")]
 pub struct Reference {
     #[command(subcommand)]
     verb: ReferenceVerb,
@@ -42,9 +47,9 @@ enum ReferenceVerb {
 
 /// Send files of reference data; what is there already, just so, is not sent again
 ///
-/// A file has one JSON object a line: {\"topic\": \"products\", \"value\": {…}}, or with --topic the bare values. Topics are
+/// A file has one JSON object a line: {"topic": "products", "value": {…}}, or with --topic the bare values. Topics are
 /// products, locations, accounts, customers, policies. Every line is checked first; one that is wrong and nothing is
-/// sent. A field that is left out takes its default; a product that is gone gets \"active\": false.
+/// sent. A field that is left out takes its default; a product that is gone gets "active": false.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./kept reference apply products.jsonl locations.jsonl --dry-run

@@ -1,7 +1,8 @@
 //! `kept sample`: a day of an invented merchant, as files.
 
 use std::{
-    fs::OpenOptions,
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
     io::{BufWriter, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -12,8 +13,10 @@ use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use kept_channels::{
     import::{derive::write_lines, tally::thousands},
-    sample::{Census, Day, Rates, Settings, Share},
+    sample::{Census, Day, Rates, Settings, Share, channels::CHANNELS},
+    sender::{Item, Way},
 };
+use kept_schemas::inbound::InboundKind;
 use serde_json::json;
 
 /// Make orders as the channels of a Dutch merchant would send them; all of it synthetic
@@ -57,14 +60,16 @@ fn after_help() -> String {
     }
     text.push_str(
         "
-Files: items.jsonl (what is sent, in order of time), reference.jsonl (for `kept reference apply`), stock.jsonl (for
-`kept stock receive`), keys.json (each account's bearer key; for you only).
+Files: items.jsonl (for `kept send`, in order of time), files/ACCOUNT.jsonl and files/ACCOUNT.toml (orders that come as
+a file and their mapping, for `kept import`), reference.jsonl (for `kept reference apply`), stock.jsonl (for `kept stock
+receive`), keys.json (each account's bearer key; for you only).
 
 Examples:
   ./kept sample --to sample
   ./kept sample --to peak --orders 100000 --days 7 --seed 9 --rate short_articles=10
   ./kept sample --to smooth --orders 5000 --rate all=0
   ./kept reference apply sample/reference.jsonl && ./kept stock receive sample/stock.jsonl
+  ./kept import sample/files/edi-retail.jsonl --map sample/files/edi-retail.toml
   ./kept send sample/items.jsonl --keys sample/keys.json
 
 Exit codes: 0 the files are there; 1 they are not, and the message says why; 2 wrong usage.",
@@ -87,7 +92,7 @@ impl Sample {
         let day = Day::of(settings).map_err(anyhow::Error::msg)?;
         std::fs::create_dir_all(&self.to).with_context(|| format!("make {}", self.to.display()))?;
         let at = |name: &str| self.to.join(name);
-        let census = write_items(&day, &at("items.jsonl")).context("write items.jsonl")?;
+        let (census, files) = write_items(&day, &self.to).context("write what is sent")?;
         let stock = day.stock();
         write_lines(&at("stock.jsonl"), &stock.lines).context("write stock.jsonl")?;
         write_lines(&at("reference.jsonl"), &day.reference()).context("write reference.jsonl")?;
@@ -97,7 +102,7 @@ impl Sample {
                 "{}",
                 json!({
                     "synthetic": true, "settings": day.settings(), "holds": census, "to": self.to,
-                    "stock": {"units": stock.units, "demand_units": stock.demand_units, "short_articles": stock.short_articles},
+                    "files": files, "stock": {"units": stock.units, "demand_units": stock.demand_units, "short_articles": stock.short_articles},
                 })
             );
             return Ok(ExitCode::SUCCESS);
@@ -135,7 +140,11 @@ impl Sample {
             n(stock.demand_units.unsigned_abs()),
             stock.short_articles
         );
-        println!("\nWritten to {}: items.jsonl, reference.jsonl, stock.jsonl, keys.json", self.to.display());
+        println!(
+            "\nWritten to {}: items.jsonl, {} files of orders in files/, reference.jsonl, stock.jsonl, keys.json",
+            self.to.display(),
+            files.len()
+        );
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -157,18 +166,76 @@ fn rates(given: &[String]) -> Result<Rates, String> {
     Ok(rates)
 }
 
-fn write_items(day: &Day, path: &Path) -> Result<Census> {
-    let draft = path.with_extension("jsonl.part");
-    let mut out = BufWriter::with_capacity(1 << 18, std::fs::File::create(&draft)?);
+/// Writes what is sent: orders that come as a file to a file of their account, all else to `items.jsonl`. Gives the
+/// accounts with a file and their orders in it, those sent again among them.
+fn write_items(day: &Day, to: &Path) -> Result<(Census, BTreeMap<String, u64>)> {
+    let folder = to.join("files");
+    std::fs::create_dir_all(&folder)?;
+    // What an earlier sample left would be imported with this one's.
+    for account in CHANNELS.iter().flat_map(|it| [it.account, it.second]) {
+        for end in ["jsonl", "toml"] {
+            match std::fs::remove_file(folder.join(format!("{account}.{end}"))) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+    }
+    let mut items = Lines::create(to.join("items.jsonl"))?;
+    let mut files: BTreeMap<String, (Lines, u64)> = BTreeMap::new();
     let mut census = Census::default();
     for item in day.items() {
+        let as_file = item.way == Way::Import && item.kind == InboundKind::Order;
+        // A file has orders only; what is said of them later comes by topic.
+        let item = if item.way == Way::Import && !as_file { Item { way: Way::Topic, ..item } } else { item };
         census.add(&item);
-        serde_json::to_writer(&mut out, &item)?;
-        out.write_all(b"\n")?;
+        if !as_file {
+            items.line(&serde_json::to_vec(&item)?)?;
+            continue;
+        }
+        if !files.contains_key(&item.account) {
+            std::fs::write(folder.join(format!("{}.toml", item.account)), mapping(&item))?;
+            let lines = Lines::create(folder.join(format!("{}.jsonl", item.account)))?;
+            files.insert(item.account.clone(), (lines, 0));
+        }
+        let (lines, orders) = files.get_mut(&item.account).context("the account's file was made")?;
+        lines.line(item.bytes())?;
+        *orders += 1;
     }
-    out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
-    std::fs::rename(draft, path)?;
-    Ok(census)
+    items.finish()?;
+    let mut counts = BTreeMap::new();
+    for (account, (lines, orders)) in files {
+        lines.finish()?;
+        counts.insert(account, orders);
+    }
+    Ok((census, counts))
+}
+
+/// What `kept import` must know of a file of our own form.
+fn mapping(item: &Item) -> String {
+    format!("account = \"{}\"\nshop = \"{}\"\n\n[file]\nformat = \"jsonl\"\n", item.account, item.shop)
+}
+
+/// A file of lines that has its name once it is whole.
+struct Lines {
+    out: BufWriter<File>,
+    path: PathBuf,
+}
+
+impl Lines {
+    fn create(path: PathBuf) -> Result<Self> {
+        let file = File::create(path.with_extension("jsonl.part"))?;
+        Ok(Self { out: BufWriter::with_capacity(1 << 18, file), path })
+    }
+
+    fn line(&mut self, bytes: &[u8]) -> Result<()> {
+        self.out.write_all(bytes)?;
+        Ok(self.out.write_all(b"\n")?)
+    }
+
+    fn finish(self) -> Result<()> {
+        self.out.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+        Ok(std::fs::rename(self.path.with_extension("jsonl.part"), self.path)?)
+    }
 }
 
 /// Keys open doors, even a demonstration's: only their owner reads them.
@@ -177,4 +244,47 @@ fn write_keys(day: &Day, path: &Path) -> Result<()> {
     serde_json::to_writer_pretty(&mut file, &day.keys())?;
     file.write_all(b"\n")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use kept_channels::import::{self, Options, Outcome, mapping::Mapping, open::Progress};
+
+    use super::*;
+
+    #[test]
+    fn orders_that_come_as_a_file_can_be_imported_to_the_byte_and_everything_else_is_an_item() {
+        let to = std::env::temp_dir().join(format!("kept-sample-{}", std::process::id()));
+        std::fs::create_dir_all(to.join("files")).expect("a folder");
+        std::fs::write(to.join("files/phone-file.jsonl"), "of an earlier sample\n").expect("written");
+        let rates = Rates { second_ways: Share(0), cancellations: Share(20_000), ..Rates::default() };
+        let day = Day::of(Settings { orders: 1_500, rates, ..Settings::default() }).expect("a day");
+        let (census, files) = write_items(&day, &to).expect("written");
+        assert_eq!(files.keys().collect::<Vec<_>>(), ["edi-retail"]);
+        assert!(!to.join("files/phone-file.jsonl").exists());
+
+        let map = Mapping::read(&to.join("files/edi-retail.toml")).expect("a mapping");
+        let (mut outcome, mut imported) = (Outcome::default(), BTreeSet::new());
+        let path = to.join("files/edi-retail.jsonl");
+        import::run(&path, &map, Options::default(), &Progress::default(), None, &mut outcome, |ready| {
+            let (inbound, headers) = ready.inbound(&map, kept_schemas::Micros(0));
+            imported.insert((inbound.account, ready.order_id, headers.event_id, inbound.body));
+            Ok(())
+        })
+        .expect("it can be imported");
+        assert_eq!(outcome.tally.refused_orders, 0);
+        let of = |item: &Item| (item.account.clone(), item.order_id(), Some(item.event_id()), item.bytes().to_vec());
+        let as_file = |it: &Item| it.way == Way::Import && it.kind == InboundKind::Order;
+        assert_eq!(imported, day.items().filter(as_file).map(|it| of(&it)).collect());
+
+        let text = std::fs::read_to_string(to.join("items.jsonl")).expect("items");
+        let items: Vec<Item> = text.lines().map(|it| serde_json::from_str(it).expect("an item")).collect();
+        assert!(items.iter().all(|it| it.way != Way::Import));
+        assert!(items.iter().any(|it| it.account == "edi-retail" && it.kind == InboundKind::Cancellation));
+        assert_eq!(items.len() as u64 + files["edi-retail"], day.items().count() as u64);
+        assert_eq!(census.by_way["import"], files["edi-retail"]);
+        std::fs::remove_dir_all(to).expect("removed");
+    }
 }

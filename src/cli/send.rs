@@ -1,4 +1,4 @@
-//! `kept send`: sends a sample's items by every way in.
+//! `kept send`: sends a sample's items by HTTP and by topic.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,8 @@ use super::ConfigFile;
 /// Send what `kept sample` made, by HTTP and by topic, until everything is accepted
 ///
 /// Servers may be down under way: each thing is tried again until it is accepted or refused with a reason. Sending the
-/// same file again doubles nothing. What was accepted is in the sender's log, on disk before it is told.
+/// same file again doubles nothing. What was accepted is in the sender's log, on disk before it is told. Orders that come
+/// as a file are not among the items: `kept import` takes those.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./kept send sample/items.jsonl --keys sample/keys.json
@@ -43,7 +44,7 @@ pub struct Send {
     /// Where the API is; when not said, the configured address
     #[arg(long, value_name = "URL")]
     http: Option<String>,
-    /// Send everything by this way, whatever the file says: http, import or topic
+    /// Send everything by this way, whatever the file says: http or topic (channels.inbound)
     #[arg(long, value_name = "WAY", value_parser = way)]
     way: Option<Way>,
     /// So many a second; when not said, as fast as they are taken
@@ -66,7 +67,11 @@ pub struct Send {
 }
 
 fn way(word: &str) -> Result<Way, String> {
-    serde_json::from_value(json!(word)).map_err(|_| "it is one of http, import, topic".to_owned())
+    match word {
+        "http" => Ok(Way::Http),
+        "topic" => Ok(Way::Topic),
+        _ => Err("it is http or topic; files are for `kept import`".to_owned()),
+    }
 }
 
 impl Send {

@@ -19,6 +19,10 @@ const BATCH: usize = 5_000;
 
 /// Tell what is on the shelves
 #[derive(Args)]
+#[command(after_help = "Examples:
+  ./kept stock receive derived/stock.jsonl
+
+Exit codes: 0 all of it is stored; 1 a line is wrong or a server did not answer, and the message says which.")]
 pub struct Stock {
     #[command(subcommand)]
     what: What,

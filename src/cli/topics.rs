@@ -15,6 +15,12 @@ use super::{ConfigFile, block_on};
 
 /// Make the topics and schemas of a deployment, or show them
 #[derive(Args)]
+#[command(after_help = "Examples:
+  ./kept topics apply --dry-run
+  ./kept topics list
+
+Exit codes: 0 everything is there as it should be; 1 it is not, or a server does not answer, and the message says
+what.")]
 pub struct Topics {
     #[command(subcommand)]
     verb: TopicsVerb,

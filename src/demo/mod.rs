@@ -19,13 +19,15 @@ use kept_schemas::values::{UnitPrice, currency_decimals};
 use kept_stack::servers::Home;
 use kept_store::{
     pg::{Purpose, connect},
-    summary::{InFlight, Summary, accepted_at_the_door, held_example, in_flight, read, requested_at},
+    summary::{
+        InFlight, Summary, accepted_at_the_door, accepted_on_the_books, held_example, in_flight, read, requested_at,
+    },
 };
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use stage::{OPS, PORT_RANGE, free_near, get, quiet, verb};
-use summary::{Speed, amount, grouped, words};
+use summary::{Delays, From, Speed, amount, grouped, words};
 
 /// The mapping of the year of orders, so that `--data` needs nothing beside the file.
 const YEAR: &str = include_str!("../../channels/maps/online-retail.toml");
@@ -82,24 +84,32 @@ pub fn run(demo: &Demo, home: &Home, config: &mut Config) -> Result<Came> {
     say(&plan.sending);
     let began = SystemTime::now();
     let clock = Instant::now();
-    let mut sender = spawn(config, &plan.send, &folder.join("send.out"))?;
+    let mut senders = Vec::new();
+    for (at, arguments) in plan.senders.iter().enumerate() {
+        let out = folder.join(format!("send-{}.out", at + 1));
+        senders.push((spawn(config, arguments, &out)?, out));
+    }
     let mut view = View::new(&runtime, config)?;
-    let sending = loop {
-        if let Some(status) = sender.try_wait().context("look at the sender")? {
-            if !status.success() && !plan.refusals_are_fine {
-                bail!("sending ended with {status}; what it said:\n{}", tail(&folder.join("send.out")));
+    while !senders.is_empty() {
+        let mut sending = Vec::new();
+        for (mut sender, out) in senders {
+            match sender.try_wait().context("look at a sender")? {
+                None => sending.push((sender, out)),
+                Some(status) if status.success() => {}
+                Some(status) => bail!("sending ended with {status}; what it said:\n{}", tail(&out)),
             }
-            break clock.elapsed();
         }
+        senders = sending;
         view.show(&runtime)?;
         std::thread::sleep(Duration::from_millis(500));
-    };
+    }
+    let sending = clock.elapsed();
     say(&format!("sent in {:.0} s; waiting until nothing moves any more", sending.as_secs_f64()));
     let settled = view.settle(&runtime, demo.patience)?;
-    let (day, example, p50, p99) = runtime.block_on(look(config))?;
+    let (day, example, delays) = runtime.block_on(look(config))?;
     let took =
         view.last.map_or_else(|| clock.elapsed(), |it| it.last_event_at.duration_since(began).unwrap_or_default());
-    let speed = Speed { took, sending, p50, p99 };
+    let speed = Speed { took, sending, delays };
 
     println!("\n{}\n{}", plan.title, words(&day, &speed));
     if let Some(order) = example {
@@ -130,9 +140,9 @@ pub fn run(demo: &Demo, home: &Home, config: &mut Config) -> Result<Came> {
         let report = serde_json::json!({
             "orders": day.orders, "untouched": day.untouched, "went_on": day.went_on, "waiting": day.waiting,
             "events": day.events, "dead_letters": day.dead_letters, "sending_seconds": sending.as_secs_f64(),
-            "took_seconds": took.as_secs_f64(), "p50_ms": p50.map(|it| it.as_millis()),
-            "p99_ms": p99.map(|it| it.as_millis()), "check": check.success(), "settled": settled,
-            "reconciled": reconciled,
+            "took_seconds": took.as_secs_f64(), "p50_ms": delays.map(|it| it.p50.as_millis()),
+            "p99_ms": delays.map(|it| it.p99.as_millis()), "measured": delays.map(|it| it.measured()),
+            "check": check.success(), "settled": settled, "reconciled": reconciled,
         });
         println!("{report}");
     }
@@ -145,9 +155,8 @@ struct Plan {
     sending: String,
     reference: Vec<PathBuf>,
     stock: PathBuf,
-    send: Vec<String>,
-    /// The sender's exit code says that bodies were refused, as some of a made-up day are.
-    refusals_are_fine: bool,
+    /// Verbs that send, all at the same time.
+    senders: Vec<Vec<String>>,
     /// What the file holds, by the import's own count.
     expected: Option<Value>,
 }
@@ -166,18 +175,28 @@ fn prepare(demo: &Demo, config: &Config, folder: &Path) -> Result<Plan> {
         ));
         let (orders, seed) = (demo.orders.to_string(), demo.seed.to_string());
         quiet(config, &["sample", "--to", &text(folder), "--orders", &orders, "--seed", &seed])?;
+        let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<String>>();
+        let (items, keys) = (text(&file("items.jsonl")), text(&file("keys.json")));
+        let mut senders = vec![owned(&["send", &items, "--keys", &keys, "--logs", &logs])];
+        for map in mappings(&file("files"))? {
+            let orders = text(&map.with_extension("jsonl"));
+            senders.push(owned(&["import", &orders, "--map", &text(&map), "--logs", &logs]));
+        }
+        let by_file = match senders.len() - 1 {
+            0 => String::new(),
+            files => format!("by file (`kept import` of {files} from {}), ", text(&file("files"))),
+        };
         return Ok(Plan {
             title: format!(
                 "A made-up day of a Dutch merchant (synthetic, seed {}; stock, picks and scans too)",
                 demo.seed
             ),
-            sending: "sending the day by HTTP, by file and by topic, as fast as it is taken".into(),
+            sending: format!(
+                "sending the day by HTTP, {by_file}and by topic (as forms on channels.inbound), as fast as it is taken"
+            ),
             reference: vec![file("reference.jsonl"), policy],
             stock: file("stock.jsonl"),
-            send: ["send", &text(&file("items.jsonl")), "--keys", &text(&file("keys.json")), "--logs", &logs]
-                .map(str::to_owned)
-                .to_vec(),
-            refusals_are_fine: false,
+            senders,
             expected: None,
         });
     };
@@ -217,12 +236,26 @@ fn prepare(demo: &Demo, config: &Config, folder: &Path) -> Result<Plan> {
         sending: "importing the file".into(),
         reference,
         stock: derived.join("stock.jsonl"),
-        send: ["import", &text(data), "--map", &text(&map), "--logs", &logs, "--report", &text(&file("report.csv"))]
-            .map(str::to_owned)
-            .to_vec(),
-        refusals_are_fine: false,
+        senders: vec![
+            ["import", &text(data), "--map", &text(&map), "--logs", &logs, "--report", &text(&file("report.csv"))]
+                .map(str::to_owned)
+                .to_vec(),
+        ],
         expected: Some(expected),
     })
+}
+
+/// The mappings of a folder's files of orders, in order of their names.
+fn mappings(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("look into {}", folder.display()))? {
+        let path = entry.context("look at a file")?.path();
+        if path.extension().is_some_and(|it| it == "toml") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 fn grouped_u64(n: u64) -> String {
@@ -327,7 +360,7 @@ impl View {
     }
 }
 
-type Looked = (Summary, Option<String>, Option<Duration>, Option<Duration>);
+type Looked = (Summary, Option<String>, Option<Delays>);
 
 async fn look(config: &Config) -> Result<Looked> {
     let client = connect(config.read_url(), &config.store_prefix().read(), Purpose::Command).await?;
@@ -335,14 +368,14 @@ async fn look(config: &Config) -> Result<Looked> {
     let example = held_example(&client).await?.map(|order| order.to_string());
     let ledger = connect(config.postgres.expose(), &config.store_prefix().ledger(), Purpose::Command).await?;
     let door: BTreeMap<_, _> = accepted_at_the_door(&ledger).await?.into_iter().collect();
-    let mut delays: Vec<Duration> = requested_at(&client)
-        .await?
-        .into_iter()
-        .filter_map(|(order, at)| at.duration_since(*door.get(&order)?).ok())
-        .collect();
-    delays.sort_unstable();
-    let at = |part: usize| delays.get(delays.len() * part / 100).copied();
-    Ok((day, example, at(50), at(99)))
+    let requested = requested_at(&client).await?;
+    let mut delays = Delays::of(From::Door, &door, &requested);
+    if delays.is_none() {
+        // No order came by HTTP, as with a file; what is known of each is when it came on the books.
+        let books = accepted_on_the_books(&client).await?.into_iter().collect();
+        delays = Delays::of(From::Books, &books, &requested);
+    }
+    Ok((day, example, delays))
 }
 
 /// Holds the file's own figures against the books; says each.

@@ -1,8 +1,15 @@
 //! The end of a day in words: first what an operations lead asks, then what an engineer asks.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    time::{Duration, SystemTime},
+};
 
-use kept_schemas::values::{UnitPrice, currency_decimals};
+use kept_schemas::{
+    OrderId,
+    values::{UnitPrice, currency_decimals},
+};
 use kept_store::summary::Summary;
 
 /// How fast the day went.
@@ -12,9 +19,48 @@ pub struct Speed {
     pub took: Duration,
     /// How long sending took.
     pub sending: Duration,
-    /// From accepted at the door to asked for, as the read model shows it; median and 99th percentile.
-    pub p50: Option<Duration>,
-    pub p99: Option<Duration>,
+    /// None when no order was asked for.
+    pub delays: Option<Delays>,
+}
+
+/// From when an order's time is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Accepted over HTTP.
+    Door,
+    /// Accepted by the ledger.
+    Books,
+}
+
+/// How long orders took until they were asked for, as the read model shows it; median and 99th percentile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delays {
+    pub from: From,
+    pub orders: usize,
+    pub p50: Duration,
+    pub p99: Duration,
+}
+
+impl Delays {
+    /// None when no order that was asked for has a beginning.
+    pub fn of(from: From, begun: &BTreeMap<OrderId, SystemTime>, requested: &[(OrderId, SystemTime)]) -> Option<Self> {
+        let delay = |(order, at): &(OrderId, SystemTime)| at.duration_since(*begun.get(order)?).ok();
+        let mut delays: Vec<Duration> = requested.iter().filter_map(delay).collect();
+        delays.sort_unstable();
+        let at = |part: usize| delays.get(delays.len() * part / 100).copied();
+        Some(Self { from, orders: delays.len(), p50: at(50)?, p99: at(99)? })
+    }
+
+    /// What was measured, in words.
+    pub fn measured(&self) -> &'static str {
+        match self.from {
+            From::Door => "from accepted over HTTP to asked for at the warehouse, as people see it",
+            From::Books => {
+                "from accepted on our books to asked for at the warehouse, as people see it; the wait of a file's \
+                 orders before that is not in it"
+            }
+        }
+    }
 }
 
 /// The summary as it is printed.
@@ -71,12 +117,14 @@ pub fn words(day: &Summary, speed: &Speed) -> String {
         speed.took.as_secs_f64(),
         rate(day.events, speed.took),
     ));
-    if let (Some(p50), Some(p99)) = (speed.p50, speed.p99) {
+    if let Some(delays) = speed.delays {
         line(format!(
-            "From accepted at the door to asked for at the warehouse, as people see it: p50 {} ms, p99 {} ms",
-            p50.as_millis(),
-            p99.as_millis()
+            "Half of {} orders took at most {} ms, 99 in 100 at most {} ms (p50, p99):",
+            grouped(i64::try_from(delays.orders).unwrap_or(i64::MAX)),
+            delays.p50.as_millis(),
+            delays.p99.as_millis()
         ));
+        line(format!("  {}", delays.measured()));
     }
     out
 }
@@ -148,6 +196,19 @@ mod tests {
         assert!(text.starts_with("1,000 orders are on the books.\n"));
         assert!(text.contains("900  (90.0 %) went through untouched"));
         assert!(text.contains("60  out of stock, 2 past the deadline"));
+    }
+
+    #[test]
+    fn an_orders_time_is_told_with_what_was_measured_and_only_where_its_beginning_is_known() {
+        let at = |millis: u64| SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+        let order = |n: u64| OrderId::of("shop", &n.to_string());
+        let requested: Vec<_> = (0..100).map(|n| (order(n), at(1_000 + n))).collect();
+        assert_eq!(Delays::of(From::Door, &BTreeMap::new(), &requested), None);
+        let begun = (0..100).map(|n| (order(n), at(1_000))).collect();
+        let delays = Delays::of(From::Books, &begun, &requested).expect("each has a beginning");
+        assert_eq!((delays.p50.as_millis(), delays.p99.as_millis(), delays.orders), (50, 99, 100));
+        let text = words(&Summary::default(), &Speed { delays: Some(delays), ..Speed::default() });
+        assert!(text.contains("at most 50 ms") && text.contains("from accepted on our books to asked for"), "{text}");
     }
 
     #[test]

@@ -147,3 +147,81 @@ pub async fn drop_all(url: &str, prefix: &Prefix) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/read-model.md");
+
+    fn words(text: &str) -> impl Iterator<Item = &str> {
+        text.split(|it: char| !it.is_ascii_lowercase() && !it.is_ascii_digit() && it != '_').filter(|it| !it.is_empty())
+    }
+
+    /// Tables and views of the read model and their columns, as the migrations are written.
+    fn columns() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
+        let mut tables: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for step in READ {
+            for statement in step.sql.split(";\n") {
+                let statement = statement.lines().filter(|line| !line.trim_start().starts_with("--"));
+                let lines: Vec<&str> = statement.filter(|line| !line.is_empty()).collect();
+                let Some(first) = lines.first() else { continue };
+                let name = first.split(' ').nth(2).expect("a name");
+                let found: BTreeSet<&str> = if first.starts_with("CREATE TABLE") {
+                    // A column stands four to the right, what belongs to it further in.
+                    let inner = lines.iter().filter_map(|line| line.strip_prefix("    "));
+                    inner
+                        .filter(|line| line.starts_with(|it: char| it.is_ascii_lowercase()))
+                        .filter_map(|line| line.split(' ').next())
+                        .collect()
+                } else if first.starts_with("CREATE VIEW") {
+                    let text = &step.sql[step.sql.find(first).expect("it is there")..];
+                    let list = &text[text.find("SELECT").expect("a view")..text.find("FROM").expect("a view")];
+                    list.split(',').filter_map(|it| words(it).last()).collect()
+                } else if first.starts_with("ALTER TABLE") {
+                    first.split("ADD COLUMN ").skip(1).filter_map(|it| it.split(' ').next()).collect()
+                } else {
+                    assert!(first.starts_with("CREATE INDEX"), "this test cannot read: {first}");
+                    continue;
+                };
+                assert!(!found.is_empty(), "{first}");
+                tables.entry(name).or_default().extend(found);
+            }
+        }
+        tables
+    }
+
+    #[test]
+    fn the_page_of_the_read_model_names_each_column_and_none_that_there_is_not() {
+        let tables = columns();
+        assert!(tables.len() > 12 && tables["timeline"].contains("written_at"), "{tables:?}");
+        let behind = ["order_rows", "line_rows", "charge_rows", "sink_progress"];
+        let mut wrong = Vec::new();
+        let mut told = BTreeSet::new();
+        for section in PAGE.split("\n## ").skip(1) {
+            let heading = section.lines().next().unwrap_or_default();
+            let of: Vec<&str> =
+                if heading == "Behind the views" { behind.to_vec() } else { heading.split(", ").collect() };
+            // What stands between backticks.
+            let code: Vec<&str> = section.split('`').skip(1).step_by(2).collect();
+            let named: BTreeSet<&str> = code.iter().flat_map(|it| words(it)).collect();
+            let here: BTreeSet<&str> = of.iter().flat_map(|it| &tables[it]).copied().collect();
+            for column in &here {
+                let elsewhere = heading == "Behind the views" && words(PAGE).any(|it| it == *column);
+                if !named.contains(column) && !elsewhere {
+                    wrong.push(format!("{heading}: {column} is not named"));
+                }
+            }
+            for name in code.iter().filter(|it| it.contains(", ")).flat_map(|it| words(it)) {
+                if !here.contains(name) && !of.contains(&name) {
+                    wrong.push(format!("{heading}: {name} is no column"));
+                }
+            }
+            told.extend(of);
+        }
+        assert_eq!(told, tables.keys().copied().collect());
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}

@@ -211,6 +211,15 @@ pub async fn accepted_at_the_door(client: &Client) -> Result<Vec<(OrderId, Syste
     Ok(rows.iter().map(|row| (OrderId(row.get(0)), row.get(1))).collect())
 }
 
+/// When the ledger first accepted each order, whichever way it came. `client`: a session on the read model.
+///
+/// # Errors
+/// Whatever Postgres says.
+pub async fn accepted_on_the_books(client: &Client) -> Result<Vec<(OrderId, SystemTime)>, StoreError> {
+    let rows = client.query("SELECT order_id, accepted_at FROM orders WHERE accepted_at IS NOT NULL", &[]).await?;
+    Ok(rows.iter().map(|row| (OrderId(row.get(0)), row.get(1))).collect())
+}
+
 /// The ledger has seen an order; false where it has no tables yet. `client`: a session on the ledger's schema.
 ///
 /// # Errors

@@ -7,9 +7,10 @@ use std::{
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
+use kept_schemas::{Codec, Micros, Topic};
 use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls, Row};
 
@@ -108,9 +109,15 @@ impl Deployment {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kept"));
+        let mut command = self.beside(env!("CARGO_BIN_EXE_kept"));
+        command.args(arguments);
         command
-            .args(arguments)
+    }
+
+    /// A program that is told where everything is.
+    pub fn beside(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(&self.folder)
             .env("KEPT_KAFKA", address("KEPT_KAFKA"))
             .env("KEPT_REGISTRY", address("KEPT_REGISTRY"))
@@ -152,6 +159,16 @@ impl Deployment {
 
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.log_path(name)).unwrap_or_default()
+    }
+
+    /// True when it ended by itself; it is forgotten then.
+    pub fn ended(&mut self, name: &str) -> bool {
+        let at = self.children.iter().position(|(it, _)| it == name).expect("it was started");
+        let ended = self.children[at].1.try_wait().expect("it can be looked at").is_some();
+        if ended {
+            self.children.remove(at);
+        }
+        ended
     }
 
     /// Ends a process at once, as a power cut would.
@@ -223,8 +240,15 @@ impl Deployment {
         });
     }
 
+    /// What writes a record of `topic` as the registry has it today.
+    pub fn codec(&self, topic: Topic) -> Codec {
+        let mut codec = Codec::default();
+        codec.register(topic, self.schema_id(topic.name())).expect("a schema of ours");
+        codec
+    }
+
     /// The id under which the registry has the topic's schema of today.
-    pub fn schema_id(&self, topic: &str) -> u32 {
+    fn schema_id(&self, topic: &str) -> u32 {
         let url = format!("{}/subjects/{}{topic}-value/versions/latest", address("KEPT_REGISTRY"), self.prefix);
         let answer: Value = self.runtime.block_on(async {
             client().get(url).send().await.expect("the registry answers").json().await.expect("JSON")
@@ -233,12 +257,13 @@ impl Deployment {
     }
 
     /// Puts bytes on a topic with kcat, a client that is not ours.
-    pub fn kcat(&self, topic: &str, key: &str, bytes: &[u8]) {
+    pub fn kcat(&self, topic: &str, key: &str, bytes: &[u8], headers: &[(&str, &str)]) {
         let file = self.folder.join("record");
         fs::write(&file, bytes).expect("a file");
         let output = Command::new("kcat")
             .args(["-P", "-b", &address("KEPT_KAFKA"), "-t", &format!("{}{topic}", self.prefix), "-k", key])
             .args(["-X", "topic.partitioner=murmur2_random"])
+            .args(headers.iter().flat_map(|(name, value)| ["-H".to_owned(), format!("{name}={value}")]))
             .arg(&file)
             .output()
             .expect("kcat is there");
@@ -312,6 +337,12 @@ impl Drop for Deployment {
         });
         fs::remove_dir_all(folder).expect("the test's folder can be removed");
     }
+}
+
+/// This machine's clock.
+pub fn now() -> Micros {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    Micros(i64::try_from(since.as_micros()).expect("an instant"))
 }
 
 /// An order in our own form.

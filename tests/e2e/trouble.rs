@@ -1,6 +1,15 @@
 //! Bad input, servers that are away, processes that are killed: each with its clear answer, and nothing lost.
 
-use crate::deployment::{Deployment, order, wait_for};
+use kept_schemas::{
+    EventId, OrderId, Topic,
+    inputs::{PaymentKind, PaymentReceived},
+};
+use serde_json::{Value, json};
+
+use crate::deployment::{Deployment, SHOP, now, order, wait_for};
+
+/// A trace that a sender began.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 #[test]
 fn a_missing_topic_and_a_server_that_is_away_are_said_plainly() {
@@ -50,7 +59,7 @@ fn unreadable_records_become_dead_letters_and_hold_nobody_up() {
     kept.start_all();
     // Five bytes; a schema id nobody knows; not Avro at all.
     for bytes in [&b"\0\0\0\0\x01"[..], b"\0\x7f\xff\xff\xff\x00\x01", b"hello"] {
-        kept.kcat("orders.received", "x", bytes);
+        kept.kcat("orders.received", "x", bytes, &[("traceparent", TRACE)]);
     }
     let (status, body) = kept.http("POST", "/v1/orders", Some(&order("8001", &[("MUG", 1)]).to_string()));
     assert_eq!(status, 202, "{body}");
@@ -61,6 +70,80 @@ fn unreadable_records_become_dead_letters_and_hold_nobody_up() {
     let listed = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{listed}");
     assert_eq!(listed.matches("orders.received/").count(), 3, "{listed}");
+    // Whoever sent them finds their lines by the trace that they sent along.
+    let log = kept.log("run");
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let traced: Vec<Value> = lines.filter(|line| line["traceparent"] == TRACE).collect();
+    assert_eq!(traced.len(), 3, "{log}");
+    assert!(traced.iter().all(|line| line["record"].as_str().is_some_and(|it| it.contains("/"))), "{log}");
+    kept.ok(&["check"]);
+}
+
+/// A fault of ours that ends the process: the record that meets it is set aside, and everything else goes on.
+#[test]
+fn a_record_that_ends_the_process_three_times_is_parked_and_holds_nobody_up() {
+    let mut kept = Deployment::new("abort");
+    let payment = EventId::of_input("another team", "9501", b"");
+    // Without timers, whose one slot would be waited for at each start.
+    let parts = ["run", "steps", "ledger", "read", "http"];
+    let start = |kept: &mut Deployment| {
+        let mut command = kept.command(&parts);
+        command.env("KEPT_CHAOS_ABORT_ON", payment.to_string());
+        kept.spawn("run", command);
+    };
+    start(&mut kept);
+    kept.wait_ready();
+    kept.start("simulate", &["simulate", "--speed", "36000", "--rate", "refused=0", "--rate", "delivery-failed=0"]);
+    let mut unpaid = order("9501", &[("MUG", 1)]);
+    unpaid["payment"] = json!({"method": "bank_transfer"});
+    let (status, body) = kept.http("POST", "/v1/orders", Some(&unpaid.to_string()));
+    assert_eq!(status, 202, "{body}");
+    kept.wait_status("9501", "held");
+
+    let order_id = OrderId::of(SHOP, "9501");
+    let paid = PaymentReceived {
+        order_id,
+        payment_id: "p1".into(),
+        kind: PaymentKind::Captured,
+        amount_minor: 1_250,
+        currency: "EUR".into(),
+        at: now(),
+        source: "another team".into(),
+        detail: None,
+    };
+    let bytes = kept.codec(Topic::PaymentsReceived).encode(&paid).expect("it fits").bytes();
+    kept.kcat("payments.received", &order_id.to_string(), &bytes, &[("kept-event-id", &payment.to_string())]);
+    let mut ends = 0;
+    wait_for("the record to be parked", || {
+        if kept.ended("run") {
+            ends += 1;
+            start(&mut kept);
+        }
+        (!kept.ledger("SELECT 1 FROM parked").is_empty()).then_some(())
+    });
+    assert_eq!(ends, 3, "it is parked at the third end, and not before");
+    kept.wait_ready();
+    let (status, body) = kept.http("POST", "/v1/orders", Some(&order("9502", &[("MUG", 1)]).to_string()));
+    assert_eq!(status, 202, "{body}");
+    kept.wait_status("9502", "delivered");
+    assert_eq!(kept.status("9501").as_deref(), Some("held"));
+    let output = kept.run(&["parked", "list", "--json"]);
+    let listed: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(output.status.code(), Some(1), "{listed}");
+    assert_eq!((listed.as_array().map(Vec::len), &listed[0]["order_id"]), (Some(1), &json!(order_id.to_string())));
+
+    // The fault is mended.
+    kept.kill("run");
+    kept.start("run", &parts);
+    kept.wait_ready();
+    let would: Value =
+        serde_json::from_str(&kept.ok(&["parked", "replay", "9501", "--dry-run", "--json"])).expect("JSON");
+    assert_eq!((&would["sent"], would["records"].as_array().map(Vec::len)), (&json!(false), Some(1)), "{would}");
+    let sent: Value = serde_json::from_str(&kept.ok(&["parked", "replay", "9501", "--json"])).expect("JSON");
+    assert_eq!(sent["sent"], true, "{sent}");
+    kept.wait_status("9501", "delivered");
+    // Its name of old is taken still.
+    assert_eq!(kept.run(&["parked", "release", "9501"]).status.code(), Some(1), "it is parked no more");
     kept.ok(&["check"]);
 }
 

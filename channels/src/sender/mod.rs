@@ -1,4 +1,4 @@
-//! Sends orders, payments and cancellations by every way in until each is accepted: the import's sending half, and
+//! Sends orders, payments and cancellations by HTTP and by topic until each is accepted: the import's sending half, and
 //! the load of demo, bench and chaos. Servers may be down under way; a try is repeated, and repeats are harmless.
 //!
 //! Every try and every acceptance is in the sender's own log, on disk, before it is told.

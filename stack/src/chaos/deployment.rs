@@ -484,7 +484,7 @@ impl Deployment {
         }
         let env = [("KEPT_KAFKA".to_owned(), self.direct.kafka.clone())];
         let id = order.to_string();
-        block_in_place(|| self.launcher.command(&["parked", "release", &id, "--by", "chaos"], &env))?;
+        block_in_place(|| self.launcher.command(&["parked", "replay", &id, "--by", "chaos"], &env))?;
         let paid =
             self.wait_for(RECOVERY, async |eyes| Ok(eyes.status(order).await?.is_some_and(|it| it != "held"))).await;
         let note = format!("{ends} processes ended, then it was parked");
@@ -493,7 +493,7 @@ impl Deployment {
                 Ok(words) => words,
                 Err(error) => format!("where it stands could not be asked: {error:#}"),
             };
-            return Ok((None, format!("{note}, but released it was not decided: {standing}")));
+            return Ok((None, format!("{note}, but sent again it was not decided: {standing}")));
         }
         if !ENDS.contains(&ends) {
             return Ok((None, format!("{note}, which should be at the third start that meets it")));

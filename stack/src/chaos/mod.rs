@@ -195,8 +195,8 @@ fn guards(deployment: &Deployment) -> Vec<Guard> {
         counted("connections to Postgres replaced", "kept_reconnects", true),
         Guard { name: "steps stopped by a topic made anew", acted: deployment.side_stops, must_act: true },
         Guard { name: "ends of transactions that arrived late", acted: deployment.late_ends(), must_act: true },
-        counted("groups left and joined again", "kept_rejoins", false),
-        counted("transactions aborted", "kept_aborts", false),
+        counted("groups left and joined again", "kept_rejoins", true),
+        counted("transactions aborted", "kept_aborts", true),
         counted("batches repeated after a deadlock", "kept_repeats", false),
         counted("batches cut in two to find a record at fault", "kept_bisections", false),
         Guard {
