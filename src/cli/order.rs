@@ -245,7 +245,7 @@ mod tests {
         let file = std::env::temp_dir().join(format!("kept-order-address-{}.json", std::process::id()));
         let asked = |address: serde_json::Value| {
             std::fs::write(&file, address.to_string()).expect("writable");
-            let about = About { order: "1001".into(), by: "anna".into(), config: None };
+            let about = About { order: "1001".into(), by: "anna".into(), config: None, json: false };
             What::Address { about, file: file.clone() }.command().map(|it| it.1.party.ship_to.city)
         };
         let sound = asked(serde_json::json!({"city": "Utrecht"}));

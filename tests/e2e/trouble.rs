@@ -110,6 +110,7 @@ fn a_record_that_ends_the_process_three_times_is_parked_and_holds_nobody_up() {
         at: now(),
         source: "another team".into(),
         detail: None,
+        not_understood: Vec::new(),
     };
     let bytes = kept.codec(Topic::PaymentsReceived).encode(&paid).expect("it fits").bytes();
     kept.kcat("payments.received", &order_id.to_string(), &bytes, &[("kept-event-id", &payment.to_string())]);
