@@ -159,6 +159,8 @@ struct Part {
     next: i64,
     /// Emitted up to here.
     emitted: i64,
+    /// What `next` was at the last look at all topics.
+    looked: i64,
     /// Records below this offset are worked on alone.
     careful_below: i64,
     /// What the last batch was decided with, as it is noted.
@@ -169,6 +171,11 @@ impl Part {
     /// The topic's id and the offset that comes next.
     fn place(&self) -> (&str, i64) {
         (&self.topic_id, self.next)
+    }
+
+    /// Nothing came since the last look.
+    fn quiet(&self) -> bool {
+        self.looked == self.next
     }
 }
 
@@ -368,17 +375,19 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         self.pass().await
     }
 
-    /// Notes what was read and held no record, as records are. Else a topic whose last records are older than it keeps
-    /// them would begin after what we believe comes next.
+    /// Notes what was read of quiet partitions and held no record, as records are. Else a topic whose last records are
+    /// older than it keeps them would begin after what we believe comes next.
     async fn pass(&mut self) -> Result<(), Trouble> {
         let passed = self.log.passed();
         let moves: Vec<Advance> = passed
             .into_iter()
             .filter_map(|(at, to_offset)| {
-                let part = self.state.parts.get(&at).filter(|part| part.ready && part.next < to_offset)?;
+                let part =
+                    self.state.parts.get(&at).filter(|part| part.ready && part.quiet() && part.next < to_offset)?;
                 Some(Advance { at, owner_epoch: part.epoch, from_offset: part.next, to_offset })
             })
             .collect();
+        self.state.parts.values_mut().for_each(|part| part.looked = part.next);
         if moves.is_empty() {
             return Ok(());
         }
@@ -579,6 +588,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             epoch: progress.owner_epoch,
             next,
             emitted,
+            looked: next,
             careful_below: if unclean { next + careful } else { old.careful_below },
             with: None,
         };

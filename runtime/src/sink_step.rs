@@ -31,12 +31,19 @@ struct Part {
     topic_id: String,
     epoch: i64,
     next: i64,
+    /// What `next` was at the last look at all topics.
+    looked: i64,
 }
 
 impl Part {
     /// The topic's id and the offset that comes next.
     fn place(&self) -> (&str, i64) {
         (&self.topic_id, self.next)
+    }
+
+    /// Nothing came since the last look.
+    fn quiet(&self) -> bool {
+        self.looked == self.next
     }
 }
 
@@ -162,17 +169,18 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
         self.pass().await
     }
 
-    /// Notes what was read and held no record, as records are. Else a topic whose last records are older than it keeps
-    /// them would begin after what we believe comes next.
+    /// Notes what was read of quiet partitions and held no record, as records are. Else a topic whose last records are
+    /// older than it keeps them would begin after what we believe comes next.
     async fn pass(&mut self) -> Result<(), Trouble> {
         let passed = self.log.passed();
         let moves: Vec<Advance> = passed
             .into_iter()
             .filter_map(|(at, to_offset)| {
-                let part = self.parts.get(&at).filter(|part| part.ready && part.next < to_offset)?;
+                let part = self.parts.get(&at).filter(|part| part.ready && part.quiet() && part.next < to_offset)?;
                 Some(Advance { at, owner_epoch: part.epoch, from_offset: part.next, to_offset })
             })
             .collect();
+        self.parts.values_mut().for_each(|part| part.looked = part.next);
         if moves.is_empty() {
             return Ok(());
         }
@@ -245,7 +253,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
                 )));
             }
             self.log.seek(at, next).await?;
-            let part = Part { ready: true, topic_id: facts.topic_id, epoch: progress.owner_epoch, next };
+            let part = Part { ready: true, topic_id: facts.topic_id, epoch: progress.owner_epoch, next, looked: next };
             self.parts.insert(at, part);
         }
         Ok(())

@@ -121,6 +121,8 @@ struct Part {
     topic_id: String,
     epoch: i64,
     next: i64,
+    /// What `next` was at the last look at all topics.
+    looked: i64,
     careful_below: i64,
 }
 
@@ -128,6 +130,11 @@ impl Part {
     /// The topic's id and the offset that comes next.
     fn place(&self) -> (&str, i64) {
         (&self.topic_id, self.next)
+    }
+
+    /// Nothing came since the last look.
+    fn quiet(&self) -> bool {
+        self.looked == self.next
     }
 }
 
@@ -324,11 +331,13 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         self.pass().await
     }
 
-    /// Commits what was read and held no record, as records are. Else a topic whose last records are older than it
-    /// keeps them would begin after what we believe comes next.
+    /// Commits what was read of quiet partitions and held no record, as records are. Else a topic whose last records
+    /// are older than it keeps them would begin after what we believe comes next.
     async fn pass(&mut self) -> Result<(), Trouble> {
         let mut passed = self.log.passed();
-        passed.retain(|(at, to)| self.state.parts.get(at).is_some_and(|part| part.ready && part.next < *to));
+        let parts = &mut self.state.parts;
+        passed.retain(|(at, to)| parts.get(at).is_some_and(|part| part.ready && part.quiet() && part.next < *to));
+        parts.values_mut().for_each(|part| part.looked = part.next);
         if passed.is_empty() {
             return Ok(());
         }
@@ -411,7 +420,14 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 if group.is_some() {
                     floors.push((at, next));
                 }
-                let part = Part { ready: true, topic_id: entered.topic_id, epoch: entered.epoch, next, careful_below };
+                let part = Part {
+                    ready: true,
+                    topic_id: entered.topic_id,
+                    epoch: entered.epoch,
+                    next,
+                    looked: next,
+                    careful_below,
+                };
                 self.state.parts.insert(at, part);
             }
         }

@@ -296,3 +296,67 @@ async fn every_partition_is_read_soon_after_its_position_is_set() {
     }
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
 }
+
+#[tokio::test]
+async fn what_holds_no_record_is_passed_so_that_the_place_is_still_there_when_the_topic_has_expired() {
+    let broker = Broker::there("passed");
+    broker.create(&[IN], 1).await;
+    let mut log = broker.log("g", "s1", &[IN]);
+    log.renew_producer().await.expect("a producer");
+    let (ours, meta) = assigned(&mut log).await;
+    let at = ours[0];
+    assert_eq!(log.passed(), [], "nothing was read yet");
+    log.seek(at, 0).await.expect("seeks");
+    // A marker after three records, then two records of a transaction that comes to nothing, and its marker.
+    let three: Vec<Outgoing> = (0..3).map(|n| outgoing(IN, "k", &n.to_string())).collect();
+    assert_eq!(log.transact(&three, &[], &meta).await, Ended::Committed);
+    log.send(&three[..2]).await;
+    let until = Instant::now() + Duration::from_secs(10);
+    while broker.end(IN) < 6 {
+        assert!(Instant::now() < until, "what was sent does not arrive");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    log.give_up().await;
+    log.renew_producer().await.expect("a producer");
+
+    assert_eq!(read_one(&mut log).await.offset, 0);
+    assert_eq!(log.passed(), [(at, 1)], "never more than was handed out");
+    let records = read(&mut log, 2).await;
+    assert_eq!(records.iter().map(|it| it.offset).collect::<Vec<_>>(), [1, 2]);
+    let end = broker.end(IN);
+    assert!(end > 6, "markers follow");
+    passes(&mut log, (at, end)).await;
+
+    log.seek(at, 2).await.expect("seeks");
+    assert_eq!(log.passed(), [], "a seek begins anew");
+    assert_eq!(read_one(&mut log).await.offset, 2);
+    passes(&mut log, (at, end)).await;
+
+    // As retention does once everything is old.
+    let mut all = rdkafka::TopicPartitionList::new();
+    all.add_partition_offset(&format!("{}{IN}", broker.prefix), 0, rdkafka::Offset::End).expect("a place");
+    broker.admin.delete_records(&all, &AdminOptions::new()).await.expect("deleted");
+    let facts = log.topic_facts(&[at], Ask::Anew).await.expect("facts");
+    assert_eq!((facts[0].start, facts[0].end), (end, end));
+    log.seek(at, end).await.expect("seeks");
+    assert_eq!(log.transact(&three[..1], &[], &meta).await, Ended::Committed);
+    assert_eq!(read_one(&mut log).await.offset, end);
+}
+
+async fn read_one(log: &mut KafkaLog) -> LogRecord {
+    let until = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < until {
+        if let Some(record) = log.poll(1, Duration::from_millis(100)).await.expect("polls").records.pop() {
+            return record;
+        }
+    }
+    panic!("no record within 20 s");
+}
+
+async fn passes(log: &mut KafkaLog, place: (TopicPartition, i64)) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while log.passed() != [place] {
+        assert!(Instant::now() < until, "passed {:?}, not {place:?}", log.passed());
+        assert_eq!(log.poll(10, Duration::from_millis(100)).await.expect("polls").records, []);
+    }
+}
