@@ -73,13 +73,13 @@ pub async fn topic_made_anew(mut side: Side, launcher: &Launcher) -> Result<Stop
         name: format!("side-ledger-{}", side.number),
         part: Part::Ledger,
         args: ["run", "ledger", "--wait", "120"].map(str::to_owned).to_vec(),
-        env: [env.clone(), vec![("KEPT_OPS".to_owned(), format!("127.0.0.1:{}", free_port()?))]].concat(),
+        env: [env, vec![("KEPT_OPS".to_owned(), format!("127.0.0.1:{}", free_port()?))]].concat(),
         ops: None,
     };
     let mut eyes = Eyes::new(side.postgres.clone());
     let topic = format!("{prefix}{}", Topic::PaymentsReceived);
     let mut process = launcher.start(&plan)?;
-    let result = watched(&mut side, launcher, &plan, &mut process, &mut eyes, &prefix, &topic, &env).await;
+    let result = watched(&mut side, launcher, &plan, &mut process, &mut eyes, &prefix, &topic).await;
     process.kill()?;
     result
 }
@@ -92,7 +92,6 @@ async fn watched(
     eyes: &mut Eyes,
     prefix: &str,
     topic: &str,
-    env: &[(String, String)],
 ) -> Result<Stopped> {
     pay(side, prefix, topic, 0..BEFORE).await?;
     until("the first payments are decided", async || known(eyes, prefix).await, u64::from(BEFORE)).await?;
@@ -124,7 +123,7 @@ async fn watched(
     // What was decided of the old topic can still be told and checked.
     let order = OrderId::of(topic, "0").to_string();
     for command in [&["explain", &order][..], &["check"]] {
-        again(async || tokio::task::block_in_place(|| launcher.command(command, env))).await?;
+        again(async || tokio::task::block_in_place(|| launcher.command(command, &plan.env))).await?;
     }
     Ok(Stopped { seconds, stops: 2 })
 }
