@@ -378,15 +378,9 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
     /// Notes what was read of quiet partitions and held no record, as records are. Else a topic whose last records are
     /// older than it keeps them would begin after what we believe comes next.
     async fn pass(&mut self) -> Result<(), Trouble> {
-        let passed = self.log.passed();
-        let moves: Vec<Advance> = passed
-            .into_iter()
-            .filter_map(|(at, to_offset)| {
-                let part =
-                    self.state.parts.get(&at).filter(|part| part.ready && part.quiet() && part.next < to_offset)?;
-                Some(Advance { at, owner_epoch: part.epoch, from_offset: part.next, to_offset })
-            })
-            .collect();
+        let parts = &self.state.parts;
+        let quiet = |at| parts.get(&at).filter(|part| part.ready && part.quiet()).map(|part| (part.epoch, part.next));
+        let moves = past(self.log.passed(), quiet);
         self.state.parts.values_mut().for_each(|part| part.looked = part.next);
         if moves.is_empty() {
             return Ok(());
@@ -1001,6 +995,18 @@ pub(crate) fn check_beside<'a>(
         }
     }
     Ok(())
+}
+
+/// The moves past what was read and held no record. `quiet`: owner epoch and next offset of a partition that is quiet.
+pub(crate) fn past(
+    passed: Vec<(TopicPartition, i64)>,
+    quiet: impl Fn(TopicPartition) -> Option<(i64, i64)>,
+) -> Vec<Advance> {
+    let moves = passed.into_iter().filter_map(|(at, to_offset)| {
+        let (owner_epoch, from_offset) = quiet(at)?;
+        (from_offset < to_offset).then_some(Advance { at, owner_epoch, from_offset, to_offset })
+    });
+    moves.collect()
 }
 
 fn cause(record: &LogRecord) -> Cause {

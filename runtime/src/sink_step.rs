@@ -17,7 +17,7 @@ use kept_store::seam::{Advance, LedgerError, Sink, SinkInput, SinkRecord, SinkTx
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    ledger_step::{Broken, LOOK_EVERY, StepSettings, Stopped, Trouble, check_beside},
+    ledger_step::{Broken, LOOK_EVERY, StepSettings, Stopped, Trouble, check_beside, past},
     log::{Ask, Change, Log, LogRecord},
     schemas::{self, Schemas},
 };
@@ -172,14 +172,9 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
     /// Notes what was read of quiet partitions and held no record, as records are. Else a topic whose last records are
     /// older than it keeps them would begin after what we believe comes next.
     async fn pass(&mut self) -> Result<(), Trouble> {
-        let passed = self.log.passed();
-        let moves: Vec<Advance> = passed
-            .into_iter()
-            .filter_map(|(at, to_offset)| {
-                let part = self.parts.get(&at).filter(|part| part.ready && part.quiet() && part.next < to_offset)?;
-                Some(Advance { at, owner_epoch: part.epoch, from_offset: part.next, to_offset })
-            })
-            .collect();
+        let parts = &self.parts;
+        let quiet = |at| parts.get(&at).filter(|part| part.ready && part.quiet()).map(|part| (part.epoch, part.next));
+        let moves = past(self.log.passed(), quiet);
         self.parts.values_mut().for_each(|part| part.looked = part.next);
         if moves.is_empty() {
             return Ok(());
