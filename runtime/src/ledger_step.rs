@@ -731,7 +731,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             };
             self.state.tried.insert((record.at, record.offset), attempts);
             if attempts >= MAX_ATTEMPTS {
-                let why = format!("it ended the process at {} starts", attempts - 1);
+                let why = format!("it ended the process {} times when it was tried alone", attempts - 1);
                 items.push(Item { cause: cause(&record), input: Err(why.clone()), fault: Some(why), record });
             } else {
                 items.append(&mut self.read(vec![record]).await?);

@@ -3,10 +3,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -379,7 +383,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             if !txn.advance(&moves).await? {
                 return Err(Failed::Trouble(Trouble::Miss));
             }
-            txn.apply(records).await?;
+            applied(txn.apply(records)).await?;
             Ok(txn)
         };
         // The question for the topic's id goes beside the work; its answer is awaited before the commit.
@@ -410,6 +414,16 @@ impl From<LedgerError> for Failed {
             other => Self::Trouble(other.into()),
         }
     }
+}
+
+/// A panic over a record is the record's fault, as a refusal is; the transaction is given up either way.
+async fn applied(apply: impl Future<Output = Result<(), LedgerError>>) -> Result<(), LedgerError> {
+    let mut apply = pin!(apply);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| apply.as_mut().poll(context)))
+            .unwrap_or_else(|_| Poll::Ready(Err(LedgerError::Refused("storing it panicked".into()))))
+    })
+    .await
 }
 
 /// `Ok(Err(id))`: this schema id is not known yet.

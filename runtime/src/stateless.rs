@@ -456,8 +456,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     None => self.places.attempt_at(record.at, record.offset).await?,
                 };
                 self.state.tried.insert((record.at, record.offset), attempts);
-                let fault =
-                    (attempts >= MAX_ATTEMPTS).then(|| format!("it ended the process at {} starts", attempts - 1));
+                let fault = (attempts >= MAX_ATTEMPTS)
+                    .then(|| format!("it ended the process {} times when it was tried alone", attempts - 1));
                 self.batch(vec![record], fault).await?;
             } else {
                 together.push(record);

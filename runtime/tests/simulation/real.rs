@@ -1,5 +1,6 @@
-//! The same drivers over real servers (`KEPT_KAFKA`, `KEPT_POSTGRES`), with seeded faults; what comes out must equal
-//! what the model gives for the same records, or the model is not true.
+//! The ledger's driver over real servers (`KEPT_KAFKA`, `KEPT_POSTGRES`), with seeded faults; what comes out must equal
+//! what the model gives for the same records, or the model is not true. Faults here: workers killed and started again,
+//! sessions ended, a second owner. Stops, late ends, networks and topics made anew on real servers are `kept chaos`.
 
 use std::{
     collections::BTreeMap,

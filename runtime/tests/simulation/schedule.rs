@@ -234,7 +234,9 @@ impl Schedule {
             return Outgoing { topic: INPUTS[0], key: key.into_bytes(), value, headers };
         }
         if self.rng.random_bool(0.3) {
-            let command = CommandReceived { order_id: order, command_id: payment_id, ..Default::default() };
+            // What comes of it makes the sink panic.
+            let by = if spoiled && self.rng.random_bool(0.1) { PANIC.to_owned() } else { String::new() };
+            let command = CommandReceived { order_id: order, command_id: payment_id, by, ..Default::default() };
             let wire = self.codec.encode(&command).expect("it fits");
             return Outgoing::new(INPUTS[1], &key, &wire, headers);
         }

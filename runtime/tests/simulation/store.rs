@@ -7,7 +7,7 @@ use std::{
     rc::Rc,
 };
 
-use kept_processors::ledger::{Facts, OrderState, Sku};
+use kept_processors::ledger::{Facts, LedgerEvent, OrderState, Sku};
 use kept_schemas::{EventId, Micros, OrderId, Topic};
 use kept_store::seam::{
     Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Sink, SinkInput,
@@ -16,6 +16,7 @@ use kept_store::seam::{
 
 use rand::Rng;
 
+use crate::toy::PANIC;
 use crate::world::{Shared, World, hop, nap};
 
 /// An order of this account cannot be stored, a SKU of this name not be locked.
@@ -529,6 +530,11 @@ impl SinkTxn for ModelTxn {
         if self.world.borrow_mut().chance(0.01) {
             return Err(LedgerError::Repeat("deadlock".into()));
         }
+        for record in records {
+            if let SinkInput::Event(LedgerEvent::Noted(it)) = &record.input {
+                assert_ne!(it.detail.get(it.detail.len().saturating_sub(PANIC.len())..), Some(PANIC), "as told");
+            }
+        }
         self.staged.applied.extend_from_slice(records);
         Ok(())
     }
@@ -566,7 +572,7 @@ impl Sink for ModelSink {
 pub fn captured(applied: &[SinkRecord]) -> BTreeMap<OrderId, Vec<i64>> {
     let mut sums: BTreeMap<OrderId, Vec<i64>> = BTreeMap::new();
     for record in applied {
-        if let SinkInput::Event(kept_processors::ledger::LedgerEvent::Paid(it)) = &record.input {
+        if let SinkInput::Event(LedgerEvent::Paid(it)) = &record.input {
             sums.entry(it.order_id).or_default().push(it.captured_minor);
         }
     }

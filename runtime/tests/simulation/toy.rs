@@ -60,7 +60,8 @@ impl Rules for ToyRules {
                 let state = facts.orders.get_mut(&it.order_id).expect("it was locked");
                 state.seq += 1;
                 let version = with.versions.values().sum::<i64>();
-                vec![note(it.order_id, state.seq, &format!("{} {version}", it.command_id))]
+                let detail = format!("{} {version}{}", it.command_id, it.by);
+                vec![note(it.order_id, state.seq, &detail)]
             }
             _ => Vec::new(),
         }
