@@ -126,7 +126,7 @@ impl Sample {
             n(census.payments),
             n(census.cancellations)
         );
-        let ways: Vec<String> = census.by_way.iter().map(|(way, times)| format!("{} by {way}", n(*times))).collect();
+        let ways: Vec<String> = census.by_way.iter().map(|(way, times)| format!("{} {}", n(*times), by(way))).collect();
         println!("{:>12}  {}", "sent:", ways.join(", "));
         if !census.troubles.is_empty() {
             println!("\nWhat goes wrong, on purpose:");
@@ -166,6 +166,16 @@ fn rates(given: &[String]) -> Result<Rates, String> {
     Ok(rates)
 }
 
+/// A way in, in words.
+fn by(way: &str) -> &str {
+    match way {
+        "http" => "by HTTP",
+        "import" => "by file",
+        "received" => "as whole orders on orders.received",
+        _ => "as forms on channels.inbound",
+    }
+}
+
 /// Writes what is sent: orders that come as a file to a file of their account, all else to `items.jsonl`. Gives the
 /// accounts with a file and their orders in it, those sent again among them.
 fn write_items(day: &Day, to: &Path) -> Result<(Census, BTreeMap<String, u64>)> {
@@ -185,10 +195,12 @@ fn write_items(day: &Day, to: &Path) -> Result<(Census, BTreeMap<String, u64>)> 
     let mut census = Census::default();
     for item in day.items() {
         let as_file = item.way == Way::Import && item.kind == InboundKind::Order;
-        // A file has orders only; what is said of them later comes by topic.
-        let item = if item.way == Way::Import && !as_file { Item { way: Way::Topic, ..item } } else { item };
+        // Only orders come as a file or whole; what is said of them later comes by topic.
+        let as_form = item.kind != InboundKind::Order && matches!(item.way, Way::Import | Way::Received);
+        let item = if as_form { Item { way: Way::Topic, ..item } } else { item };
         census.add(&item);
         if !as_file {
+            let item = if item.way == Way::Received { day.whole(&item).map_err(|why| anyhow!(why))? } else { item };
             items.line(&serde_json::to_vec(&item)?)?;
             continue;
         }
@@ -282,6 +294,11 @@ mod tests {
         let text = std::fs::read_to_string(to.join("items.jsonl")).expect("items");
         let items: Vec<Item> = text.lines().map(|it| serde_json::from_str(it).expect("an item")).collect();
         assert!(items.iter().all(|it| it.way != Way::Import));
+        let whole: Vec<&Item> = items.iter().filter(|it| it.way == Way::Received).collect();
+        assert!(
+            !whole.is_empty() && whole.iter().all(|it| it.sent().units.is_some()),
+            "whole orders say what they are"
+        );
         assert!(items.iter().any(|it| it.account == "edi-retail" && it.kind == InboundKind::Cancellation));
         assert_eq!(items.len() as u64 + files["edi-retail"], day.items().count() as u64);
         assert_eq!(census.by_way["import"], files["edi-retail"]);

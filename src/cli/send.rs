@@ -44,7 +44,8 @@ pub struct Send {
     /// Where the API is; when not said, the configured address
     #[arg(long, value_name = "URL")]
     http: Option<String>,
-    /// Send everything by this way, whatever the file says: http or topic (channels.inbound)
+    /// Send everything by this way, whatever the file says: http or topic (channels.inbound). Whole orders go to
+    /// orders.received all the same
     #[arg(long, value_name = "WAY", value_parser = way)]
     way: Option<Way>,
     /// So many a second; when not said, as fast as they are taken
@@ -108,7 +109,9 @@ impl Send {
             let mut sender = Sender::new(outbox, log, Some(Http::new(&base, keys)?), manners);
             let items = items(&self.file)?.map(|item| {
                 let mut item = item.map_err(|error| SendError::Stop(format!("{error:#}")))?;
-                item.way = self.way.unwrap_or(item.way);
+                if item.way != Way::Received {
+                    item.way = self.way.unwrap_or(item.way);
+                }
                 Ok::<Item, SendError>(item)
             });
             let ran = sender

@@ -192,7 +192,8 @@ fn prepare(demo: &Demo, config: &Config, folder: &Path) -> Result<Plan> {
                 demo.seed
             ),
             sending: format!(
-                "sending the day by HTTP, {by_file}and by topic (as forms on channels.inbound), as fast as it is taken"
+                "sending the day by HTTP, {by_file}and by topic (forms on channels.inbound, whole orders on \
+                 orders.received), as fast as it is taken"
             ),
             reference: vec![file("reference.jsonl"), policy],
             stock: file("stock.jsonl"),

@@ -40,7 +40,7 @@ pub const CHANNELS: &[Channel] = &[
         account: "amazon-eu",
         channel: "amazon",
         shop: "amazon",
-        way: Way::Topic,
+        way: Way::Received,
         share: 100,
         business: false,
         payment: Some(PaymentMethod::Channel),

@@ -14,7 +14,15 @@ use std::{
 };
 
 use jiff::{civil::Date, tz::TimeZone};
-use kept_schemas::{Micros, inbound::InboundKind, own::OrderForm};
+use kept_processors::{
+    normalise::{self, Normalised},
+    reference::Reference,
+};
+use kept_schemas::{
+    Micros,
+    inbound::{Inbound, InboundKind},
+    own::OrderForm,
+};
 use rand::Rng;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -97,6 +105,31 @@ impl Day {
     /// Everything that is sent, in order of time. Memory: what follows orders of the last days, such as payments.
     pub fn items(&self) -> Items<'_> {
         Items { day: self, next: 0, newest: None, waiting: BinaryHeap::new(), sequence: 0 }
+    }
+
+    /// An order as the team behind its channel's adapter sends it: whole, as `orders.received` has it.
+    ///
+    /// # Errors
+    /// An order that cannot be read; none that this sample makes is.
+    pub fn whole(&self, item: &Item) -> Result<Item, String> {
+        let accounts = catalogue::accounts(self.settings.seed).into_iter();
+        let accounts = accounts.map(|it| (it.account_id.clone(), it)).collect();
+        let reference = Reference { accounts, ..Reference::default() };
+        let raw = Inbound {
+            account: item.account.clone(),
+            kind: item.kind,
+            format: OrderForm::FORMAT.into(),
+            shop: item.shop.clone(),
+            external_id: item.order_number.clone(),
+            received_at: item.at,
+            body: item.bytes().to_vec(),
+            ..Inbound::default()
+        };
+        let Normalised::Order(whole) = normalise::decide(&raw, item.event_id(), &reference)? else {
+            return Err("only an order can be whole".into());
+        };
+        let body = serde_json::value::to_raw_value(&whole).map_err(|error| error.to_string())?;
+        Ok(Item { body: Some(body), raw: None, ..item.clone() })
     }
 
     /// Reference data, a line each, as `kept reference apply` reads it.

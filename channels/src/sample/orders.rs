@@ -118,7 +118,7 @@ fn raw(body: Vec<u8>) -> Option<Box<RawValue>> {
 /// The way a second account brings the same order.
 fn other(way: Way) -> Way {
     match way {
-        Way::Http | Way::Topic => Way::Import,
+        Way::Http | Way::Topic | Way::Received => Way::Import,
         Way::Import => Way::Topic,
     }
 }

@@ -1,5 +1,7 @@
 //! A sample is the same in every run, in order of time, and holds what its rates say.
 
+use kept_schemas::inbound::OrderReceived;
+
 use super::*;
 use crate::sender::Way;
 
@@ -40,7 +42,7 @@ fn orders_look_like_a_merchants_and_go_by_all_ways() {
     assert_eq!(census.orders, 20_000);
     let mean = census.lines * 100 / census.orders;
     assert!((260..360).contains(&mean), "{mean} lines a hundred orders");
-    assert_eq!(census.by_way.len(), 3);
+    assert_eq!(census.by_way.len(), 4);
     assert_eq!(census.by_account.len(), channels::CHANNELS.len(), "{census:?}");
     assert!(census.by_account["bol-nl"] > census.by_account["phone"]);
 }
@@ -96,6 +98,21 @@ fn every_body_but_the_spoilt_ones_can_be_read_and_says_that_it_is_synthetic() {
             }
             InboundKind::Unknown => panic!("{item:?}"),
         }
+    }
+}
+
+#[test]
+fn a_whole_order_says_what_its_form_said() {
+    let day = Day::new(3, 500).unwrap();
+    let made: Vec<Item> = day.items().filter(|it| it.way == Way::Received && it.kind == InboundKind::Order).collect();
+    assert!(made.len() > 20, "{}", made.len());
+    for item in made {
+        let form = OrderForm::parse(item.bytes()).unwrap().form;
+        let whole = day.whole(&item).unwrap();
+        let order: OrderReceived = serde_json::from_slice(whole.bytes()).unwrap();
+        assert_eq!((order.order.order_id, order.order.lines.len()), (item.order_id(), form.lines.len()));
+        assert_eq!(order.party.ship_to, form.ship_to.clone().unwrap());
+        assert_eq!(whole.sent().total_minor, form.total_minor());
     }
 }
 

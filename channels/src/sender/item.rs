@@ -1,6 +1,10 @@
 //! One thing to send, as a sample file has it a line: when, by which way, as whom, and the body.
 
-use kept_schemas::{EventId, Micros, OrderId, inbound::InboundKind, own::OrderForm};
+use kept_schemas::{
+    EventId, Micros, OrderId,
+    inbound::{InboundKind, OrderReceived},
+    own::OrderForm,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
@@ -17,6 +21,9 @@ pub enum Way {
     Import,
     /// A record in `channels.inbound`, as a merchant's own program writes it.
     Topic,
+    /// A record in `orders.received`, as another team's channel adapter writes it; the body is the whole order as that
+    /// topic has it ([`OrderReceived`], in JSON).
+    Received,
 }
 
 /// One thing to send.
@@ -85,7 +92,15 @@ impl Item {
             units: None,
             total_minor: None,
         };
-        if self.kind == InboundKind::Order
+        if self.way == Way::Received {
+            // What is stored is the order, not a body.
+            sent.body_sha256.clear();
+            if let Ok(OrderReceived { order, .. }) = serde_json::from_slice(self.bytes()) {
+                sent.lines = Some(order.lines.len() as u64);
+                sent.units = Some(order.lines.iter().map(|it| it.quantity).sum());
+                sent.total_minor = Some(order.total_minor);
+            }
+        } else if self.kind == InboundKind::Order
             && let Ok(parsed) = OrderForm::parse(self.bytes())
         {
             sent.lines = Some(parsed.form.lines.len() as u64);

@@ -23,7 +23,7 @@ use thiserror::Error;
 pub use self::{
     http::Http,
     item::{Item, Way},
-    topic::{ToSend, inbound, to_send},
+    topic::{ToSend, to_send},
 };
 use crate::sent_log::{Sent, SentLog};
 
@@ -192,7 +192,7 @@ impl<O: Outbox> Sender<O> {
     async fn chunk(&mut self, codec: &Codec, items: Vec<Item>) -> Result<(), SendError> {
         let (by_http, by_topic): (Vec<Item>, Vec<Item>) = items.into_iter().partition(|it| it.way == Way::Http);
         if !by_topic.is_empty() {
-            let records: Result<Vec<ToSend>, SendError> = by_topic.iter().map(|it| inbound(codec, it)).collect();
+            let records: Result<Vec<ToSend>, SendError> = by_topic.iter().map(|it| topic::item(codec, it)).collect();
             self.records(records?).await?;
         }
         if !by_http.is_empty() {

@@ -1,13 +1,13 @@
-//! Records of `channels.inbound`: who sent which body.
+//! Records of `channels.inbound` (who sent which body), and of `orders.received` (whole orders of other teams).
 
 use kept_runtime::log::Outgoing;
 use kept_schemas::{
     Codec, Headers, Micros, Topic,
-    inbound::{Inbound, InboundKind},
+    inbound::{Inbound, InboundKind, OrderReceived},
     own::{CancellationForm, OrderForm, PaymentForm},
 };
 
-use super::{Item, SendError};
+use super::{Item, SendError, Way};
 use crate::{
     import::{Ready, mapping::Mapping},
     sent_log::Sent,
@@ -37,7 +37,26 @@ pub fn to_send(codec: &Codec, ready: &Ready, mapping: &Mapping) -> Result<ToSend
     record(codec, &inbound, headers, sent)
 }
 
-/// An item as a record.
+/// An item as a record of the topic it is for.
+pub fn item(codec: &Codec, item: &Item) -> Result<ToSend, SendError> {
+    if item.way != Way::Received {
+        return inbound(codec, item);
+    }
+    let unreadable = |error| SendError::Stop(format!("order {} is not a whole order: {error}", item.order_number));
+    let order: OrderReceived = serde_json::from_slice(item.bytes()).map_err(unreadable)?;
+    let order = OrderReceived { received_at: now(), ..order };
+    let headers = Headers {
+        event_id: Some(item.event_id()),
+        subject: Some(Topic::OrdersReceived.subject()),
+        ..Headers::default()
+    };
+    let sent = item.sent();
+    let wire = codec.encode(&order).map_err(|error| SendError::Record(item.order_number.clone(), error))?;
+    let outgoing = Outgoing::new(Topic::OrdersReceived, &sent.order_id.to_string(), &wire, headers);
+    Ok(ToSend { outgoing, sent })
+}
+
+/// An item as a record of `channels.inbound`.
 pub fn inbound(codec: &Codec, item: &Item) -> Result<ToSend, SendError> {
     let format = match item.kind {
         InboundKind::Cancellation => CancellationForm::FORMAT,
