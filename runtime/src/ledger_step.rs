@@ -8,7 +8,7 @@
 //! Nothing here is remembered that may not be lost: a process can be killed at any await.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -23,8 +23,8 @@ use kept_processors::{
 };
 use kept_schemas::{EventId, Headers, OrderId, Topic};
 use kept_store::seam::{
-    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Rules, TopicPartition,
-    Written,
+    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Queue, Rules,
+    TopicPartition, Written,
 };
 use thiserror::Error;
 
@@ -1107,28 +1107,41 @@ fn fold<R: Rules>(
         acted.clear();
     }
     for (position, item) in slice.iter().enumerate() {
+        // One that cannot be read has no order, but may wait among the records of the one that its key names.
+        let owner = item.order().or_else(|| order_of_key(&item.record).filter(|_| item.input.is_err()));
+        let order = owner.filter(|_| item.input.is_ok() || item.fault.is_some());
+        let event_id = item.cause.event_id;
+        let let_go = owner.filter(|it| parked.get(it).is_some_and(|queue| queue.let_go == Some(event_id)));
+        let repeated = item.input.is_ok() && acted.contains(&(order, event_id));
+        let fault = item.fault.as_ref().filter(|_| !repeated);
+        if let (Some(order), None) = (let_go, fault) {
+            leave(&mut parked, order);
+            written.unparked.push((order, event_id));
+        }
+        if repeated {
+            tally.duplicates += 1;
+            continue;
+        }
         let park = |order_id: OrderId, reason: Option<String>| Parked {
             order_id,
             cause: item.cause.clone(),
             key: item.record.key.clone().unwrap_or_default(),
             payload: item.record.value.clone().unwrap_or_default(),
             reason,
+            again: let_go.is_some(),
         };
-        let order = item.order().or_else(|| item.fault.as_ref().and_then(|_| order_of_key(&item.record)));
-        let mark = (order, item.cause.event_id);
-        if item.input.is_ok() && acted.contains(&mark) {
-            tally.duplicates += 1;
-            continue;
-        }
-        if let Some(order) = order.filter(|order| parked.contains(order)) {
+        if let Some(order) = order.filter(|_| let_go.is_none())
+            && let Some(queue) = parked.get_mut(&order)
+        {
             tally.behind += 1;
+            queue.records += 1;
             written.parked.push(park(order, None));
             continue;
         }
-        let input = match (&item.fault, order, &item.input) {
+        let input = match (fault, order, &item.input) {
             (Some(why), Some(order), _) => {
                 tally.parked += 1;
-                parked.insert(order);
+                parked.entry(order).or_insert(Queue { let_go: None, records: 1 }).let_go = None;
                 faults.push((item.cause.clone(), why.clone()));
                 written.parked.push(park(order, Some(why.clone())));
                 continue;
@@ -1152,12 +1165,23 @@ fn fold<R: Rules>(
             written.events.push((Some(event), row));
         }
         if broken != Some(Broken::DedupeByPositionOnly) {
-            acted.insert(mark);
+            acted.insert((order, event_id));
         }
-        written.acted.push(mark);
+        written.acted.push((order, event_id));
     }
     written.facts = facts;
     Ok(Folded { written, tally, faults })
+}
+
+/// The first record of a parked order is dealt with; the last one frees it.
+fn leave(parked: &mut BTreeMap<OrderId, Queue>, order: OrderId) {
+    if let Entry::Occupied(mut it) = parked.entry(order) {
+        let queue = it.get_mut();
+        *queue = Queue { let_go: None, records: queue.records.saturating_sub(1) };
+        if queue.records == 0 {
+            it.remove();
+        }
+    }
 }
 
 /// An event as the journal keeps it and the topic gets it.

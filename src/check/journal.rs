@@ -79,10 +79,13 @@ pub fn check(facts: &Facts) -> Verdict {
     verdict
 }
 
-/// Every record the ledger read was acted on, is parked or is a dead letter.
+/// Every record the ledger read was acted on, is parked or is a dead letter; it or its copy: one that was parked is
+/// sent again, under the same event id, when its order is let go.
 fn traces(facts: &Facts, verdict: &mut Verdict) {
-    let parked: BTreeSet<Place> = facts.ledger.parked.iter().map(|it| it.place).collect();
+    let parked: BTreeSet<EventId> = facts.ledger.parked.iter().map(|it| it.event_id).collect();
     let letters: BTreeSet<Place> = facts.topics.dead_letters.iter().map(|it| it.place).collect();
+    let dead = facts.topics.records.iter().filter(|it| letters.contains(&it.place));
+    let dead: BTreeSet<EventId> = dead.map(|it| it.event_id).collect();
     let answered: BTreeSet<EventId> = facts.ledger.journal.iter().map(|row| row.cause_id).collect();
     let acted: BTreeSet<EventId> = facts.ledger.causes.iter().map(|(_, cause)| *cause).collect();
     let mut read = 0;
@@ -95,8 +98,7 @@ fn traces(facts: &Facts, verdict: &mut Verdict) {
             continue;
         }
         read += 1;
-        if !acted.contains(&record.event_id) && !parked.contains(&record.place) && !letters.contains(&record.place) {
-            // Letting a parked record go sends it again; the copy is acted on under the same event id.
+        if ![&acted, &parked, &dead].iter().any(|it| it.contains(&record.event_id)) {
             verdict.broken(|| format!("{} was passed over: nothing was decided about it", record.place));
         }
         if acted.contains(&record.event_id) && !answered.contains(&record.event_id) && says_something(record) {

@@ -309,19 +309,15 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
     )
     .await?;
     tables.again = again.finish();
-    each(
-        txn,
-        "SELECT order_id, topic, partition_no, record_offset, event_id, reason FROM parked WHERE released_at IS NULL",
-        |row| {
-            tables.parked.push(ParkedRow {
-                order_id: OrderId(row.get(0)),
-                place: Place { topic: topic(row.get(1))?, partition: row.get(2), offset: row.get(3) },
-                event_id: EventId(row.get(4)),
-                reason: row.get(5),
-            });
-            Ok(())
-        },
-    )
+    each(txn, "SELECT order_id, topic, partition_no, record_offset, event_id, reason FROM parked", |row| {
+        tables.parked.push(ParkedRow {
+            order_id: OrderId(row.get(0)),
+            place: Place { topic: topic(row.get(1))?, partition: row.get(2), offset: row.get(3) },
+            event_id: EventId(row.get(4)),
+            reason: row.get(5),
+        });
+        Ok(())
+    })
     .await?;
     Ok(tables)
 }

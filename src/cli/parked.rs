@@ -1,6 +1,9 @@
 //! `kept parked`: orders whose next record could not be decided, and letting them go on.
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -8,7 +11,7 @@ use kept_runtime::{config::Config, outbox, replay, timers::Outbox};
 use kept_schemas::OrderId;
 use kept_store::{
     Client,
-    parked::{self, ParkedRecord},
+    parked::{self, Fate, ParkedRecord},
     pg::{Purpose, connect},
 };
 
@@ -18,15 +21,15 @@ use super::{ConfigFile, block_on, one_order, when};
 ///
 /// A record that could not be decided (the rules failed, or it ended the process three times) is parked, and every
 /// later record of its order behind it. All other orders go on. Nothing is lost: replay sends the records to their
-/// topics again, as the same events.
+/// topics again, as the same events, one by one and in the order they came.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./kept parked list
   ./kept parked show 1001
   ./kept parked replay 1001 --dry-run
 
-Exit codes: 0 done, and with list: no order is parked; 1 some are, the order asked for is not, or a server does not
-answer.")]
+Exit codes: 0 done, and with list: no order is parked; 1 some are, the order asked for is not, a record failed again,
+or a server does not answer.")]
 pub struct Parked {
     #[command(subcommand)]
     verb: ParkedVerb,
@@ -65,15 +68,16 @@ Exit codes: 0 shown; 1 the order is not parked, or Postgres does not answer.")]
         #[command(flatten)]
         config: ConfigFile,
     },
-    /// Let one order go on: its records are sent to their topics again
+    /// Let one order go on: its records are sent to their topics again, each once the one before is decided
     #[command(
         alias = "release",
         after_help = "Examples:
   ./kept parked replay 1001 --dry-run
   ./kept parked replay 1001 --by j.jansen
 
-What fails again is parked again. Exit codes: 0 sent; 1 the order is not parked, or a server does not answer (then
-replay it again)."
+What comes of the order meanwhile queues behind, and is sent too. A record that fails again stays the first, and all
+others wait behind it. Exit codes: 0 the order is parked no more; 1 it was not parked, a record failed again or was not
+decided in time (then replay it again), or a server does not answer."
     )]
     Replay {
         /// The order: the channel's number, our number, or our id
@@ -81,10 +85,13 @@ replay it again)."
         /// Who lets it go: a login, not a name
         #[arg(long, value_name = "LOGIN", default_value = "cli")]
         by: String,
+        /// How long a record may take to be decided, in seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
         /// Say what would be sent, and send nothing
         #[arg(long)]
         dry_run: bool,
-        /// A JSON object: the order's id, its records and whether they were sent
+        /// A JSON object: the order's id, the records sent (with --dry-run: to be sent), and whether they were
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -97,8 +104,11 @@ impl Parked {
         match self.verb {
             ParkedVerb::List { limit, json, config } => block_on(list(&config.load()?, limit, json)),
             ParkedVerb::Show { order, json, config } => block_on(show(&config.load()?, &order, json)),
-            ParkedVerb::Replay { order, by, dry_run, json, config } => {
-                block_on(resend(&config.load()?, &order, &by, dry_run, json))
+            ParkedVerb::Replay { order, dry_run: true, json, config, .. } => {
+                block_on(would_send(&config.load()?, &order, json))
+            }
+            ParkedVerb::Replay { order, by, wait, json, config, .. } => {
+                block_on(resend(&config.load()?, &order, &by, Duration::from_secs(wait), json))
             }
         }
     }
@@ -134,7 +144,7 @@ async fn list(config: &Config, limit: i64, json: bool) -> Result<ExitCode> {
                 it.topic,
                 it.partition,
                 it.offset,
-                it.reason
+                if it.reason.is_empty() { "the one before was let go and is decided" } else { &it.reason }
             );
         }
         println!("`./kept parked show ORDER` shows the records, `./kept parked replay ORDER` lets an order go on");
@@ -154,30 +164,71 @@ async fn show(config: &Config, order: &str, json: bool) -> Result<ExitCode> {
     Ok(if records.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn resend(config: &Config, order: &str, by: &str, dry_run: bool, json: bool) -> Result<ExitCode> {
+async fn would_send(config: &Config, order: &str, json: bool) -> Result<ExitCode> {
     let order = one_order(config, order).await?;
-    let client = ledger(config).await?;
-    let records =
-        if dry_run { parked::show(&client, order).await? } else { parked::release(&client, order, by).await? };
-    let found = !records.is_empty();
-    if found && !dry_run {
-        outbox(config)?.send(records.iter().map(replay::parked).collect()).await?;
-        let ids: Vec<i64> = records.iter().map(|it| it.parked_id).collect();
-        parked::sent(&client, &ids).await?;
-    }
+    let records = parked::show(&ledger(config).await?, order).await?;
     if json {
-        let all: Vec<serde_json::Value> = records.iter().map(as_json).collect();
-        let sent = found && !dry_run;
-        println!("{}", serde_json::json!({ "order_id": order.to_string(), "records": all, "sent": sent }));
-    } else if !found {
-        println!("order {order} is not parked");
-    } else if dry_run {
+        println!("{}", sent(order, &records, false));
+    } else {
         tell(order, &records);
         println!("would send these {} records to their topics again", records.len());
-    } else {
-        println!("sent {} records of order {order} to their topics again", records.len());
     }
-    Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if records.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+async fn resend(config: &Config, order: &str, by: &str, wait: Duration, json: bool) -> Result<ExitCode> {
+    let order = one_order(config, order).await?;
+    let client = ledger(config).await?;
+    let mut outbox = outbox(config)?;
+    let mut done: Vec<ParkedRecord> = Vec::new();
+    let trouble = loop {
+        let Some(record) = parked::let_go(&client, order, by).await? else {
+            break None;
+        };
+        outbox.send(vec![replay::parked(&record)]).await?;
+        let place = format!("{}/{}/{}", record.topic, record.partition, record.offset);
+        done.push(record);
+        match fate(&client, &done[done.len() - 1], wait).await? {
+            Fate::Decided if json => {}
+            Fate::Decided => println!("{place} is decided"),
+            Fate::FailedAgain(why) => break Some(format!("{place} failed again, and is the first still: {why}")),
+            Fate::Waits => {
+                break Some(format!(
+                    "{place} was sent, but not decided within {} s; is the ledger running (`./kept status`)? Then \
+                     replay the order again",
+                    wait.as_secs()
+                ));
+            }
+        }
+    };
+    if json {
+        println!("{}", sent(order, &done, !done.is_empty()));
+    } else if done.is_empty() {
+        println!("order {order} is not parked");
+    } else if trouble.is_none() {
+        println!("order {order} is parked no more");
+    }
+    if let Some(trouble) = trouble {
+        eprintln!("{trouble}");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(if done.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What came of a record that was sent, as soon as something did.
+async fn fate(client: &Client, record: &ParkedRecord, wait: Duration) -> Result<Fate> {
+    let until = Instant::now() + wait;
+    loop {
+        match parked::fate(client, record.parked_id).await? {
+            Fate::Waits if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
+            known => return Ok(known),
+        }
+    }
+}
+
+fn sent(order: OrderId, records: &[ParkedRecord], sent: bool) -> serde_json::Value {
+    let all: Vec<serde_json::Value> = records.iter().map(as_json).collect();
+    serde_json::json!({ "order_id": order.to_string(), "records": all, "sent": sent })
 }
 
 fn as_json(it: &ParkedRecord) -> serde_json::Value {
@@ -195,7 +246,7 @@ fn tell(order: OrderId, records: &[ParkedRecord]) {
     }
     for it in records {
         let why = it.reason.as_deref().unwrap_or("waits behind the one before");
-        let released = if it.released { " (let go, but not known to be sent)" } else { "" };
+        let released = if it.released { " (let go, but not decided yet)" } else { "" };
         println!(
             "{}  {}/{}/{}  {} bytes  {why}{released}",
             when(it.at),

@@ -38,7 +38,7 @@ pub struct ReadGauges {
 pub async fn ledger(client: &Client) -> Result<LedgerGauges, StoreError> {
     let row = client
         .query_one(
-            "SELECT (SELECT count(DISTINCT order_id) FROM parked WHERE released_at IS NULL),
+            "SELECT (SELECT count(DISTINCT order_id) FROM parked),
                     (SELECT count(*) FROM parked),
                     t.due, t.late,
                     (SELECT count(*) FROM waits),

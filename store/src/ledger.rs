@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     pg::{At, Prefix, Purpose, Schema, connect},
     seam::{
-        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress,
+        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Queue,
         TopicPartition, Written,
     },
     statements::statements,
@@ -115,7 +115,10 @@ statements! {
                   FROM unnest($1::uuid[], $2::uuid[]) u(order_id, cause_id)
                   JOIN orders o ON o.order_id = u.order_id
                   JOIN causes c ON c.order_no = o.order_no AND c.cause_id = u.cause_id";
-        parked = "SELECT DISTINCT order_id FROM parked WHERE order_id = ANY($1::uuid[]) AND released_at IS NULL";
+        // The first record of each order, if it was let go, and how many wait.
+        parked = "SELECT DISTINCT ON (order_id) order_id, CASE WHEN released_at IS NOT NULL THEN event_id END,
+                         count(*) OVER (PARTITION BY order_id)
+                  FROM parked WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, parked_id";
         new_skus = "INSERT INTO skus (sku)
                     SELECT u.sku FROM unnest($1::text[]) u(sku)
                     WHERE NOT EXISTS (SELECT FROM skus s WHERE s.sku = u.sku)
@@ -177,6 +180,16 @@ statements! {
                         SELECT * FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[],
                                              $7::bytea[], $8::bytea[], $9::text[])
                         ON CONFLICT (topic, partition_no, record_offset, event_id) DO NOTHING";
+        write_parked_again = "UPDATE parked p
+                              SET topic = u.topic, partition_no = u.partition_no, record_offset = u.record_offset,
+                                  traceparent = u.traceparent, reason = u.reason, released_at = NULL,
+                                  released_by = NULL
+                              FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[],
+                                          $7::text[])
+                                   u(order_id, topic, partition_no, record_offset, event_id, traceparent, reason)
+                              WHERE p.order_id = u.order_id AND p.event_id = u.event_id AND p.released_at IS NOT NULL";
+        drop_parked = "DELETE FROM parked p USING unnest($1::uuid[], $2::uuid[]) u(order_id, event_id)
+                       WHERE p.order_id = u.order_id AND p.event_id = u.event_id AND p.released_at IS NOT NULL";
     }
 }
 
@@ -482,7 +495,14 @@ impl PgTxn<'_> {
         for row in causes {
             found.acted.insert((Some(OrderId(row.get(0))), EventId(row.get(1))));
         }
-        found.parked.extend(parked.iter().map(|row| OrderId(row.get(0))));
+        for row in parked {
+            let records: i64 = row.get(2);
+            let queue = Queue {
+                let_go: row.get::<_, Option<Uuid>>(1).map(EventId),
+                records: usize::try_from(records).unwrap_or(usize::MAX),
+            };
+            found.parked.insert(OrderId(row.get(0)), queue);
+        }
         Ok(())
     }
 
@@ -540,7 +560,10 @@ impl PgTxn<'_> {
         let entries = EntryRows::of(&written.events);
         let journal = JournalRows::of(&written.events, locked, step, self.places)?;
         let causes = CauseRows::of(&written.acted, locked)?;
-        let parked = ParkedRows::of(&written.parked);
+        let (again, parked) = written.parked.iter().partition::<Vec<_>, _>(|it| it.again);
+        let (again, parked) = (ParkedRows::of(&again), ParkedRows::of(&parked));
+        let (unparked_orders, unparked): (Vec<Uuid>, Vec<Uuid>) =
+            written.unparked.iter().map(|(order, event)| (order.0, event.0)).unzip();
         let with = WithRows::of(&written.with, self.places)?;
         // Sent at once, done in this order; the first that fails is the one reported.
         let (changed, _, claimed, ..) = tokio::try_join!(
@@ -611,6 +634,16 @@ impl PgTxn<'_> {
                 &journal.headers,
                 &journal.bodies,
                 &journal.parties
+            ]),
+            written!(txn, &statements.drop_parked, unparked.is_empty(), &[&unparked_orders, &unparked]),
+            written!(txn, &statements.write_parked_again, again.ids.is_empty(), &[
+                &again.ids,
+                &again.topics,
+                &again.partitions,
+                &again.offsets,
+                &again.event_ids,
+                &again.traceparents,
+                &again.reasons
             ]),
             written!(txn, &statements.write_parked, parked.ids.is_empty(), &[
                 &parked.ids,
@@ -1030,9 +1063,9 @@ struct ParkedRows<'a> {
 }
 
 impl<'a> ParkedRows<'a> {
-    fn of(parked: &'a [Parked]) -> Self {
+    fn of(parked: &[&'a Parked]) -> Self {
         let mut rows = Self::default();
-        for it in parked {
+        for &it in parked {
             rows.ids.push(it.order_id.0);
             rows.topics.push(it.cause.topic.name());
             rows.partitions.push(it.cause.partition);

@@ -1,8 +1,9 @@
 //! Parked orders: a record that could not be decided, and what queues behind it, until a person lets them go.
 //!
-//! Letting go is in two steps, so that a crash between them loses nothing: [`release`] marks the records and hands
-//! them over to be sent to their topics again, [`sent`] removes them. A record sent twice is recognised by its event
-//! id. What [`release`] marked and [`sent`] did not remove shows in [`show`] and can be released again.
+//! They go one by one, in the order they came: [`let_go`] marks the first and hands it over to be sent to its topic
+//! again; it leaves the queue with the decision about it, in one transaction, and whatever else comes of the order
+//! meanwhile queues behind. The order flows again once the queue is empty. A crash between the steps loses nothing: what
+//! was marked stays the first, and is sent once more; a record that comes twice is recognised by its event id.
 
 use kept_schemas::{EventId, Micros, OrderId, Topic};
 use tokio_postgres::{Client, Row};
@@ -41,7 +42,7 @@ pub struct ParkedRecord {
     /// `None`: it waits behind another one.
     pub reason: Option<String>,
     pub at: Micros,
-    /// Let go, but not known to be sent again.
+    /// Let go, but not decided yet.
     pub released: bool,
 }
 
@@ -94,31 +95,50 @@ pub async fn show(client: &Client, order: OrderId) -> Result<Vec<ParkedRecord>, 
     rows.iter().map(record).collect()
 }
 
-/// Lets an order go: from now on its records are decided again. Returns the records to send to their topics again, in
-/// order, those of an earlier release that were not sent among them.
+/// Lets the first record of an order go, and returns it, to be sent to its topic again. `None`: the order is not parked.
 ///
 /// # Errors
 /// As [`show`].
-pub async fn release(client: &Client, order: OrderId, by: &str) -> Result<Vec<ParkedRecord>, StoreError> {
-    client
-        .execute(
-            "UPDATE parked SET released_at = now(), released_by = $2 WHERE order_id = $1 AND released_at IS NULL",
+pub async fn let_go(client: &Client, order: OrderId, by: &str) -> Result<Option<ParkedRecord>, StoreError> {
+    let rows = client
+        .query(
+            "UPDATE parked SET released_at = coalesce(released_at, now()), released_by = coalesce(released_by, $2)
+             WHERE parked_id = (SELECT min(parked_id) FROM parked WHERE order_id = $1)
+             RETURNING parked_id, order_id, topic, partition_no, record_offset, event_id, traceparent, key, payload,
+                       reason, at, released_at IS NOT NULL",
             &[&order.0, &by],
         )
         .await?;
-    let mut records = show(client, order).await?;
-    // What was parked since the update stays parked.
-    records.retain(|record| record.released);
-    Ok(records)
+    rows.first().map(record).transpose()
 }
 
-/// Removes released records that are in their topics again.
+/// What came of a record that was let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It was sent, but nobody decided about it yet.
+    Waits,
+    /// It was decided about, and left the queue.
+    Decided,
+    /// It failed again, for this reason, and is the first of its order still.
+    FailedAgain(String),
+}
+
+/// What came of a record that was let go.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn sent(client: &Client, parked_ids: &[i64]) -> Result<(), StoreError> {
-    client.execute("DELETE FROM parked WHERE parked_id = ANY($1) AND released_at IS NOT NULL", &[&parked_ids]).await?;
-    Ok(())
+pub async fn fate(client: &Client, parked_id: i64) -> Result<Fate, StoreError> {
+    let row = client
+        .query_opt(
+            "SELECT released_at IS NOT NULL, coalesce(reason, '') FROM parked WHERE parked_id = $1",
+            &[&parked_id],
+        )
+        .await?;
+    Ok(match row {
+        None => Fate::Decided,
+        Some(row) if row.get(0) => Fate::Waits,
+        Some(row) => Fate::FailedAgain(row.get(1)),
+    })
 }
 
 fn record(row: &Row) -> Result<ParkedRecord, StoreError> {

@@ -66,8 +66,17 @@ pub struct Locked {
     pub facts: Facts,
     /// Causes that were acted on before: their records are skipped.
     pub acted: std::collections::BTreeSet<(Option<OrderId>, EventId)>,
-    /// Orders that are parked: their records queue behind.
-    pub parked: std::collections::BTreeSet<OrderId>,
+    /// Orders that are parked.
+    pub parked: BTreeMap<OrderId, Queue>,
+}
+
+/// What waits of a parked order. Whatever comes of it queues behind, but the record that a person let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// Its first record, when that one was let go: it is decided when it comes again.
+    pub let_go: Option<EventId>,
+    /// How many records wait, that one included.
+    pub records: usize,
 }
 
 /// An event with its finished bytes and where it came from: one row of the journal.
@@ -94,6 +103,8 @@ pub struct Parked {
     pub payload: Vec<u8>,
     /// `None`: it waits behind another record of its order.
     pub reason: Option<String>,
+    /// It was let go and failed again: it stays the first of its order.
+    pub again: bool,
 }
 
 /// What decisions about a partition's records are made with, from an offset on until it changes.
@@ -117,6 +128,8 @@ pub struct Written {
     /// Causes acted on in this batch.
     pub acted: Vec<(Option<OrderId>, EventId)>,
     pub parked: Vec<Parked>,
+    /// Records that were let go and are dealt with: they leave the queues of their orders.
+    pub unparked: Vec<(OrderId, EventId)>,
     /// Where it is not as in the batch before.
     pub with: Vec<DecidedWith>,
 }
@@ -148,7 +161,7 @@ pub trait LedgerTxn {
     /// stock rows; reads who waits for them.
     async fn lock(&mut self, keys: &Keys, skus: &mut dyn FnMut(&Facts) -> Vec<Sku>) -> Result<Locked, LedgerError>;
 
-    /// Writes facts, journal, causes, timers and parked records. Journal ids are taken here, after the locks.
+    /// Writes facts, journal, causes, timers and queues of parked orders. Journal ids are taken here, after the locks.
     async fn write(&mut self, written: &Written) -> Result<(), LedgerError>;
 
     /// Commits. `Lost`: it may or may not have happened.

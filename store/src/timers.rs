@@ -12,7 +12,7 @@ use crate::{
 const DUE: &str = "SELECT o.order_id, t.timer_id, t.purpose, t.revision, t.due_at
                    FROM timers t JOIN orders o USING (order_no)
                    WHERE t.due_at <= now()
-                     AND NOT EXISTS (SELECT FROM parked p WHERE p.order_id = o.order_id AND p.released_at IS NULL)
+                     AND NOT EXISTS (SELECT FROM parked p WHERE p.order_id = o.order_id)
                    ORDER BY t.due_at LIMIT $1";
 
 /// The timers of a deployment over one connection.

@@ -19,13 +19,14 @@ use kept_schemas::{
 use kept_store::{
     PgLedger, PgTimers,
     answers::{self, Known},
-    gauges, journal, parked,
+    gauges, journal,
+    parked::{self, Fate},
     pg::{Purpose, connect},
     reference::{self, Recheck},
     schemas,
     seam::{
-        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Timers, TopicPartition,
-        Written,
+        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Queue, Timers,
+        TopicPartition, Written,
     },
 };
 
@@ -599,12 +600,14 @@ async fn a_parked_order_is_known_as_parked_and_tries_are_counted() {
         key: b"k".to_vec(),
         payload: vec![0, 1, 2],
         reason: reason.map(str::to_owned),
+        again: false,
     };
     let parked = vec![parked(Some("a panic"), 0), parked(None, 1)];
     txn.write(&Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
     let mut txn = ledger.begin().await.expect("a transaction");
-    assert_eq!(lock(&mut txn, &[id(1), id(2)], &[]).await.parked, [id(1)].into());
+    let queue = Queue { let_go: None, records: 2 };
+    assert_eq!(lock(&mut txn, &[id(1), id(2)], &[]).await.parked, [(id(1), queue)].into());
     drop(txn);
     ledger.take(AT, "t", 0).await.expect("taken again");
     assert_eq!(ledger.attempt(AT, 1).await, Ok(2), "a try at what is still ahead is remembered");
@@ -620,12 +623,14 @@ async fn a_record_of_a_topic_made_anew_is_parked_beside_one_of_the_old_topic_at_
         let locked = lock(&mut txn, &[id(number)], &[]).await;
         let cause = Cause { event_id: EventId::of_input("test", event, b""), ..cause(0) };
         let reason = Some("a panic".to_owned());
-        let parked = vec![Parked { order_id: id(number), cause, key: b"k".to_vec(), payload: vec![0], reason }];
+        let parked =
+            vec![Parked { order_id: id(number), cause, key: b"k".to_vec(), payload: vec![0], reason, again: false }];
         txn.write(&Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
         txn.commit().await.expect("commits");
     }
     let mut txn = ledger.begin().await.expect("a transaction");
-    assert_eq!(lock(&mut txn, &[id(1), id(2)], &[]).await.parked, [id(1), id(2)].into());
+    let queue = Queue { let_go: None, records: 1 };
+    assert_eq!(lock(&mut txn, &[id(1), id(2)], &[]).await.parked, [(id(1), queue), (id(2), queue)].into());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -740,7 +745,8 @@ async fn due_timers_come_oldest_first_but_not_those_of_parked_orders() {
         };
         state.timers = vec![timer("now", due_at), timer("later", Micros(i64::MAX))];
     }
-    let parked = Parked { order_id: id(3), cause: cause(0), key: vec![], payload: vec![], reason: Some("x".into()) };
+    let reason = Some("x".into());
+    let parked = Parked { order_id: id(3), cause: cause(0), key: vec![], payload: vec![], reason, again: false };
     txn.write(&Written { facts: locked.facts, parked: vec![parked], ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
 
@@ -756,38 +762,58 @@ async fn due_timers_come_oldest_first_but_not_those_of_parked_orders() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_parked_order_is_let_go_in_two_steps() {
+async fn a_parked_order_is_let_go_record_by_record_in_the_order_they_came() {
     let on = Deployment::new().await;
     let mut ledger = ledger(&on).await;
     ledger.take(AT, "t", 0).await.expect("taken");
-    let mut txn = ledger.begin().await.expect("a transaction");
-    assert!(txn.advance(&[step(1, 0, 1)]).await.expect("advances"));
-    let locked = lock(&mut txn, &[id(1)], &[]).await;
-    let record = |offset, reason: Option<&str>| Parked {
+    let record = |offset, reason: Option<&str>, again| Parked {
         order_id: id(1),
-        cause: cause(offset),
+        cause: Cause { event_id: EventId::of_input("test", if offset == 5 { "5" } else { "4" }, b""), ..cause(offset) },
         key: b"k".to_vec(),
         payload: vec![7],
         reason: reason.map(str::to_owned),
+        again,
     };
-    let parked = vec![record(4, Some("a panic")), record(5, None)];
-    txn.write(&Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
-    txn.commit().await.expect("commits");
-
+    let (first, second) = (record(4, None, false).cause.event_id, record(5, None, false).cause.event_id);
+    write(&mut ledger, vec![record(4, Some("a panic"), false), record(5, None, false)], vec![]).await;
     let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
     let list = parked::list(&client, 10).await.expect("a list");
     assert_eq!((list.len(), list[0].records, list[0].reason.as_str(), list[0].offset), (1, 2, "a panic", 4));
-    let released = parked::release(&client, id(1), "lena").await.expect("released");
-    assert_eq!(
-        released.iter().map(|it| (it.offset, it.event_id)).collect::<Vec<_>>(),
-        [(4, cause(4).event_id), (5, cause(5).event_id)]
-    );
+
+    let gone = parked::let_go(&client, id(1), "lena").await.expect("asked").expect("it is parked");
+    assert_eq!((gone.offset, gone.event_id, gone.released), (4, first, true));
+    assert_eq!(queue(&mut ledger).await, Some(Queue { let_go: Some(first), records: 2 }));
+    assert_eq!(parked::fate(&client, gone.parked_id).await.expect("known"), Fate::Waits);
+    let again = parked::let_go(&client, id(1), "lena").await.expect("asked").expect("after a crash: once more");
+    assert_eq!(again.parked_id, gone.parked_id);
+
+    write(&mut ledger, vec![record(9, Some("a panic, still"), true)], vec![]).await;
+    assert_eq!(queue(&mut ledger).await, Some(Queue { let_go: None, records: 2 }));
+    let failed = Fate::FailedAgain("a panic, still".into());
+    assert_eq!(parked::fate(&client, gone.parked_id).await.expect("known"), failed);
+    let all = parked::show(&client, id(1)).await.expect("shown");
+    assert_eq!(all.iter().map(|it| (it.offset, it.released)).collect::<Vec<_>>(), [(9, false), (5, false)]);
+
+    for (event, left) in [(first, Some(Queue { let_go: None, records: 1 })), (second, None)] {
+        let gone = parked::let_go(&client, id(1), "lena").await.expect("asked").expect("it is parked");
+        assert_eq!(gone.event_id, event);
+        write(&mut ledger, vec![], vec![(id(1), event)]).await;
+        assert_eq!(parked::fate(&client, gone.parked_id).await.expect("known"), Fate::Decided);
+        assert_eq!(queue(&mut ledger).await, left);
+    }
+    assert_eq!(parked::let_go(&client, id(1), "lena").await.expect("asked"), None);
+}
+
+async fn write(ledger: &mut PgLedger, parked: Vec<Parked>, unparked: Vec<(OrderId, EventId)>) {
     let mut txn = ledger.begin().await.expect("a transaction");
-    assert!(lock(&mut txn, &[id(1)], &[]).await.parked.is_empty(), "it flows again");
-    drop(txn);
-    assert_eq!(parked::release(&client, id(1), "lena").await.expect("released").len(), 2, "after a crash: once more");
-    parked::sent(&client, &released.iter().map(|it| it.parked_id).collect::<Vec<_>>()).await.expect("removed");
-    assert!(parked::list(&client, 10).await.expect("a list").is_empty());
+    let locked = lock(&mut txn, &[id(1)], &[]).await;
+    txn.write(&Written { facts: locked.facts, parked, unparked, ..Written::default() }).await.expect("writes");
+    txn.commit().await.expect("commits");
+}
+
+async fn queue(ledger: &mut PgLedger) -> Option<Queue> {
+    let mut txn = ledger.begin().await.expect("a transaction");
+    lock(&mut txn, &[id(1)], &[]).await.parked.get(&id(1)).copied()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,19 +101,22 @@ fn a_record_that_ends_the_process_three_times_is_parked_and_holds_nobody_up() {
     kept.wait_status("9501", "held");
 
     let order_id = OrderId::of(SHOP, "9501");
-    let paid = PaymentReceived {
-        order_id,
-        payment_id: "p1".into(),
-        kind: PaymentKind::Captured,
-        amount_minor: 1_250,
-        currency: "EUR".into(),
-        at: now(),
-        source: "another team".into(),
-        detail: None,
-        not_understood: Vec::new(),
+    let pay = |kept: &Deployment, payment_id: &str, amount_minor: i64, event: EventId| {
+        let paid = PaymentReceived {
+            order_id,
+            payment_id: payment_id.into(),
+            kind: PaymentKind::Captured,
+            amount_minor,
+            currency: "EUR".into(),
+            at: now(),
+            source: "another team".into(),
+            detail: None,
+            not_understood: Vec::new(),
+        };
+        let bytes = kept.codec(Topic::PaymentsReceived).encode(&paid).expect("it fits").bytes();
+        kept.kcat("payments.received", &order_id.to_string(), &bytes, &[("kept-event-id", &event.to_string())]);
     };
-    let bytes = kept.codec(Topic::PaymentsReceived).encode(&paid).expect("it fits").bytes();
-    kept.kcat("payments.received", &order_id.to_string(), &bytes, &[("kept-event-id", &payment.to_string())]);
+    pay(&kept, "p1", 1_000, payment);
     let mut ends = 0;
     wait_for("the record to be parked", || {
         if kept.ended("run") {
@@ -133,15 +136,21 @@ fn a_record_that_ends_the_process_three_times_is_parked_and_holds_nobody_up() {
     assert_eq!(output.status.code(), Some(1), "{listed}");
     assert_eq!((listed.as_array().map(Vec::len), &listed[0]["order_id"]), (Some(1), &json!(order_id.to_string())));
 
+    // What comes after it queues behind.
+    pay(&kept, "p2", 250, EventId::of_input("another team", "9501", b"the rest"));
+    wait_for("the rest to queue", || (kept.ledger("SELECT 1 FROM parked").len() == 2).then_some(()));
+
     // The fault is mended.
     kept.kill("run");
     kept.start("run", &parts);
     kept.wait_ready();
     let would: Value =
         serde_json::from_str(&kept.ok(&["parked", "replay", "9501", "--dry-run", "--json"])).expect("JSON");
-    assert_eq!((&would["sent"], would["records"].as_array().map(Vec::len)), (&json!(false), Some(1)), "{would}");
+    assert_eq!((&would["sent"], would["records"].as_array().map(Vec::len)), (&json!(false), Some(2)), "{would}");
     let sent: Value = serde_json::from_str(&kept.ok(&["parked", "replay", "9501", "--json"])).expect("JSON");
-    assert_eq!(sent["sent"], true, "{sent}");
+    assert_eq!((&sent["sent"], sent["records"].as_array().map(Vec::len)), (&json!(true), Some(2)), "{sent}");
+    let captured = "SELECT body FROM events WHERE topic = 'orders.paid' AND order_id = $1";
+    assert_eq!(kept.ledger(&captured.replace("$1", &format!("'{order_id}'"))).len(), 2, "one after the other");
     kept.wait_status("9501", "delivered");
     // Its name of old is taken still.
     assert_eq!(kept.run(&["parked", "release", "9501"]).status.code(), Some(1), "it is parked no more");

@@ -77,6 +77,8 @@ enum Rest {
     Expire,
     /// Everybody starts again, and more records come.
     More,
+    /// A person lets every parked order go, one record of each, and more records come.
+    LetGo,
     /// Everybody starts again, and finds that database, group and topic do not fit: whoever minds must stop.
     Misfit(Misfit),
 }
@@ -123,6 +125,8 @@ pub struct Schedule {
     plain: bool,
     /// What has happened that must stop somebody.
     misfit: Option<Misfit>,
+    /// How often more records were made.
+    mores: i64,
     kills: usize,
     pauses: usize,
 }
@@ -186,6 +190,7 @@ impl Schedule {
             anew_at,
             rests: match seed % 8 {
                 0 if anew_at.is_none() && broken.is_none() => VecDeque::from([Rest::Quiet, Rest::Forget]),
+                2 if broken.is_none() => std::iter::repeat_n(Rest::LetGo, 6).collect(),
                 4 if anew_at.is_none() && broken.is_none() => {
                     VecDeque::from([Rest::Quiet, Rest::Expire, Rest::More, Rest::Quiet])
                 }
@@ -194,6 +199,7 @@ impl Schedule {
             reference: Arc::default(),
             plain: false,
             misfit: None,
+            mores: 0,
             kills: 0,
             pauses: 0,
         };
@@ -374,6 +380,9 @@ impl Schedule {
                 }
             }
             self.arrive(now);
+            if self.broken.is_none() && calm_since.is_none() {
+                self.release();
+            }
             self.restart(now, calm_since.is_some());
             self.turn(now, kill_rate, pause_rate, calm_since.is_some())?;
         }
@@ -420,6 +429,13 @@ impl Schedule {
                 let more = self.more();
                 self.arrivals.extend(more.into_iter().map(|it| (now, it)));
             }
+            Rest::LetGo => {
+                let orders: BTreeSet<OrderId> = self.world.borrow().store.parked.iter().map(|it| it.order_id).collect();
+                orders.into_iter().for_each(|order| self.let_go(order));
+                let more = self.more();
+                self.arrivals.extend(more.into_iter().map(|it| (now + self.rng.random_range(0..5_000), it)));
+                self.arrivals.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+            }
             Rest::Misfit(misfit) => {
                 self.start_again(now);
                 let more = self.more();
@@ -429,8 +445,25 @@ impl Schedule {
         }
     }
 
+    /// A person lets the first record of a parked order go: it is sent to its topic again.
+    fn let_go(&mut self, order: OrderId) {
+        let mut world = self.world.borrow_mut();
+        if world.store.made_anew || self.anew_at.is_some() {
+            return;
+        }
+        let Some(first) = world.store.let_go(order) else {
+            return;
+        };
+        let headers = Headers { event_id: Some(first.cause.event_id), ..Headers::default() };
+        let again = Outgoing { topic: first.cause.topic, key: first.key, value: first.payload, headers };
+        let (at, offset) = world.put(again);
+        world.say(|| format!("let go: {}/{}/{offset}", at.topic, at.partition));
+    }
+
     fn more(&mut self) -> Vec<Outgoing> {
-        (1_000..1_010)
+        self.mores += 1;
+        let first = 1_000 * self.mores;
+        (first..first + 10)
             .map(|n| match self.scene {
                 Scene::Ledger => self.ledger_input(n, false),
                 Scene::Stateless => self.raw(n, false),
@@ -465,6 +498,16 @@ impl Schedule {
             self.anew_at = None;
             world.make_anew(INPUTS[0]);
             world.store.made_anew = true;
+        }
+    }
+
+    /// Now and then a person lets an order go while servers and processes fail.
+    fn release(&mut self) {
+        let waiting: Vec<OrderId> = self.world.borrow().store.parked.iter().map(|it| it.order_id).collect();
+        if let Some(&order) = waiting.choose(&mut self.rng)
+            && self.rng.random_bool(0.002)
+        {
+            self.let_go(order);
         }
     }
 
@@ -717,6 +760,7 @@ impl Schedule {
             }
         }
         self.judge_inputs(world, &inputs)?;
+        self.judge_queues(world)?;
         for (id, state) in &orders {
             if store.orders.get(id) != Some(state) {
                 return Err(format!("state of {id} is not the fold of its events"));
@@ -733,6 +777,15 @@ impl Schedule {
             .iter()
             .filter_map(|it| self.codec.decode(it.value.as_deref().unwrap_or_default()).ok().flatten())
             .collect();
+        let events_at = |is: &dyn Fn(&LogRecord) -> bool| -> BTreeSet<EventId> {
+            inputs.iter().filter(|it| is(it)).map(LogRecord::event_id).collect()
+        };
+        let dead = events_at(&|input| {
+            letters.iter().any(|it| {
+                (it.topic.as_str(), it.partition, it.offset)
+                    == (input.at.topic.name(), input.at.partition, input.offset)
+            })
+        });
         for input in inputs {
             let read = LedgerInput::decode(&self.codec, input.at.topic, input.value.as_deref().unwrap_or_default());
             let found = letters
@@ -752,10 +805,14 @@ impl Schedule {
             if parked.len() > 1 || found > 1 {
                 return Err(format!("{:?}/{} is put aside more than once", input.at, input.offset));
             }
+            // It was parked and let go: it is where its copy is.
+            let left = store.left.contains(&(input.at, input.offset));
+            let waits = store.parked.iter().any(|it| it.cause.event_id == input.event_id());
             match read {
                 Err(_) => {
                     // One that met three unclean starts is parked by its key; else it is a dead letter.
-                    if found + parked.len() != 1 {
+                    let once = found + parked.len() == 1;
+                    if if left { !waits && !dead.contains(&input.event_id()) } else { !once } {
                         return Err(format!("{:?}/{} cannot be read and is no dead letter", input.at, input.offset));
                     }
                 }
@@ -765,7 +822,7 @@ impl Schedule {
                     let acted = store.acted.contains(&mark);
                     let spoiled = matches!(&read, LedgerInput::Payment(it) if it.currency == NO_LOCK
                         || it.currency != "EUR" && it.amount_minor % 7 != 0);
-                    if !acted && parked.is_empty() {
+                    if !acted && parked.is_empty() && !(left && waits) {
                         return Err(format!("{:?}/{} is lost", input.at, input.offset));
                     }
                     if acted && spoiled {
@@ -775,6 +832,48 @@ impl Schedule {
                         return Err(format!("{:?}/{} can be read and is a dead letter", input.at, input.offset));
                     }
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was parked is decided in the order it came, and before all that came after it: of an order's records in one
+    /// partition, none is decided while an earlier one waits.
+    fn judge_queues(&self, world: &World) -> Result<(), String> {
+        let store = &world.store;
+        let mut journal: Vec<&kept_store::seam::JournalRow> = store.journal.iter().collect();
+        journal.sort_by_key(|row| row.journal_id);
+        let mut decided: BTreeMap<EventId, usize> = BTreeMap::new();
+        for (position, row) in journal.iter().enumerate() {
+            decided.entry(row.cause.event_id).or_insert(position);
+        }
+        let mut last: BTreeMap<OrderId, usize> = BTreeMap::new();
+        let mut rank: BTreeMap<EventId, usize> = BTreeMap::new();
+        for (position, queued) in store.queued.iter().enumerate() {
+            if rank.contains_key(&queued.cause.event_id) {
+                continue;
+            }
+            rank.insert(queued.cause.event_id, position);
+            let waits = store.parked.iter().any(|it| it.cause.event_id == queued.cause.event_id);
+            let at = if waits { Some(usize::MAX) } else { decided.get(&queued.cause.event_id).copied() };
+            let Some(at) = at else {
+                // Nothing came of it.
+                continue;
+            };
+            let before = last.insert(queued.order_id, at).unwrap_or(0);
+            if at < before {
+                return Err(format!("{:?} was decided before what queued before it", queued.cause));
+            }
+            let place = |it: &kept_processors::ledger::Cause| (it.topic, it.partition);
+            let ahead = journal.iter().take(at).find(|row| {
+                let order = row.order.map(|(order, _)| order);
+                order == Some(queued.order_id)
+                    && place(&row.cause) == place(&queued.cause)
+                    && row.cause.offset > queued.cause.offset
+                    && !rank.contains_key(&row.cause.event_id)
+            });
+            if let Some(row) = ahead {
+                return Err(format!("{:?} was decided while {:?} was parked before it", row.cause, queued.cause));
             }
         }
         Ok(())

@@ -10,8 +10,8 @@ use std::{
 use kept_processors::ledger::{Facts, LedgerEvent, OrderState, Sku};
 use kept_schemas::{EventId, Micros, OrderId, Topic};
 use kept_store::seam::{
-    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Sink, SinkInput,
-    SinkRecord, SinkTxn, TopicPartition, Written,
+    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Queue, Sink,
+    SinkInput, SinkRecord, SinkTxn, TopicPartition, Written,
 };
 
 use rand::Rng;
@@ -55,6 +55,7 @@ struct Staged {
     rows: Vec<JournalRow>,
     acted: Vec<(Option<OrderId>, EventId)>,
     parked: Vec<Parked>,
+    unparked: Vec<(OrderId, EventId)>,
     with: Vec<DecidedWith>,
     applied: Vec<SinkRecord>,
 }
@@ -69,7 +70,14 @@ pub struct Store {
     pub orders: BTreeMap<OrderId, OrderState>,
     pub acted: BTreeSet<(Option<OrderId>, EventId)>,
     pub journal: Vec<JournalRow>,
+    /// The queues of parked orders, each in the order they came.
     pub parked: Vec<Parked>,
+    /// The first record of an order, when it was let go.
+    let_go: BTreeMap<OrderId, EventId>,
+    /// Everything that was ever parked, and where it stood then.
+    pub queued: Vec<Parked>,
+    /// Places of parked records that were sent again and dealt with.
+    pub left: BTreeSet<(TopicPartition, i64)>,
     /// Versions that decisions were made with, by the place from which on they hold.
     pub with: BTreeMap<(TopicPartition, i64), BTreeMap<Topic, i64>>,
     attempts: BTreeMap<(Row, i64), i32>,
@@ -97,6 +105,22 @@ impl Store {
             it.open = false;
         }
         self.locks.retain(|_, holder| *holder != session);
+    }
+
+    /// Lets the first record of a parked order go; it is to be sent again.
+    pub fn let_go(&mut self, order: OrderId) -> Option<Parked> {
+        let first = self.parked.iter().find(|it| it.order_id == order)?;
+        self.let_go.insert(order, first.cause.event_id);
+        Some(first.clone())
+    }
+
+    /// Where the record stands that was let go, and now is no more.
+    fn take_let_go(&mut self, order: OrderId, event: EventId) -> usize {
+        assert_eq!(self.let_go.remove(&order), Some(event), "only the one that was let go is dealt with");
+        let first = self.parked.iter().position(|it| it.order_id == order).expect("it is parked");
+        let cause = &self.parked[first].cause;
+        self.left.insert((TopicPartition { topic: cause.topic, partition: cause.partition }, cause.offset));
+        first
     }
 
     pub fn tick(&mut self, world: &mut World) {
@@ -148,7 +172,19 @@ impl Store {
         self.orders.extend(staged.facts.orders);
         self.acted.extend(staged.acted);
         self.journal.extend(staged.rows);
-        self.parked.extend(staged.parked);
+        for (order, event) in staged.unparked {
+            let first = self.take_let_go(order, event);
+            self.parked.remove(first);
+        }
+        for it in staged.parked {
+            if it.again {
+                let first = self.take_let_go(it.order_id, it.cause.event_id);
+                self.parked[first] = it;
+            } else {
+                self.queued.push(it.clone());
+                self.parked.push(it);
+            }
+        }
         self.with.extend(staged.with.into_iter().map(|it| ((it.at, it.from_offset), it.versions)));
         self.applied.extend(staged.applied);
     }
@@ -392,8 +428,10 @@ impl LedgerTxn for ModelTxn {
             let state = it.store.orders.get(&order_id).cloned();
             let state = state.unwrap_or_else(|| OrderState { order_id, ..Default::default() });
             locked.facts.orders.insert(order_id, state);
-            if it.store.parked.iter().any(|parked| parked.order_id == order_id) {
-                locked.parked.insert(order_id);
+            let records = it.store.parked.iter().filter(|parked| parked.order_id == order_id).count();
+            if records > 0 {
+                let let_go = it.store.let_go.get(&order_id).copied();
+                locked.parked.insert(order_id, Queue { let_go, records });
             }
         }
         for &(order, cause) in &keys.causes {
@@ -421,6 +459,7 @@ impl LedgerTxn for ModelTxn {
         self.staged.facts = written.facts.clone();
         self.staged.acted = written.acted.clone();
         self.staged.parked = written.parked.clone();
+        self.staged.unparked = written.unparked.clone();
         self.staged.with = written.with.clone();
         Ok(())
     }

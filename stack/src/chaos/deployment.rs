@@ -484,7 +484,9 @@ impl Deployment {
         }
         let env = [("KEPT_KAFKA".to_owned(), self.direct.kafka.clone())];
         let id = order.to_string();
-        block_in_place(|| self.launcher.command(&["parked", "replay", &id, "--by", "chaos"], &env))?;
+        let patience = RECOVERY.as_secs().to_string();
+        let replay = ["parked", "replay", &id, "--by", "chaos", "--wait", &patience];
+        block_in_place(|| self.launcher.command(&replay, &env))?;
         let paid =
             self.wait_for(RECOVERY, async |eyes| Ok(eyes.status(order).await?.is_some_and(|it| it != "held"))).await;
         let note = format!("{ends} processes ended, then it was parked");
