@@ -110,7 +110,7 @@ impl Import {
             ),
         };
         let progress = Progress::default();
-        let bar = Bar::new(&self.file, &progress);
+        let bar = Bar::new(&self.file, mapping.passes(), &progress);
         let options = Options { examples: self.examples.min(1_000), demand: !self.derive.is_empty() };
         let mut outcome = Outcome::default();
         let mut ran = import::run(&self.file, &mapping, options, &progress, report.as_mut(), &mut outcome, |ready| {
@@ -328,9 +328,9 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(file: &Path, progress: &Progress) -> Self {
+    fn new(file: &Path, passes: u64, progress: &Progress) -> Self {
         // The file is read twice.
-        let bar = ProgressBar::new(file.metadata().map_or(0, |it| 2 * it.len()));
+        let bar = ProgressBar::new(file.metadata().map_or(0, |it| passes * it.len()));
         bar.set_style(
             ProgressStyle::with_template("{wide_bar} {percent}%").unwrap_or_else(|_| ProgressStyle::default_bar()),
         );

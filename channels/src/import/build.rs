@@ -73,7 +73,9 @@ pub fn build(group: &Group, bound: &Bound) -> Verdict {
     if group.row_count > MAX_ROWS as u64 {
         reasons.add(first_row, "rows", format!("the order has {} rows, more than {MAX_ROWS}", group.row_count));
     }
-    if group.number.is_empty() {
+    // A line that is no object has no number either; that is not what is wrong with it.
+    let empty = |row: &Row| row.fault.is_some() && row.fields.iter().all(str::is_empty);
+    if group.number.is_empty() && !group.rows.iter().any(empty) {
         reasons.add(first_row, &bound.number.name, "the row has no order number".into());
     }
     for row in &group.rows {

@@ -26,7 +26,8 @@ pub enum MappingError {
 pub enum Format {
     #[default]
     Csv,
-    /// One order of our own form (`kept.order.v1`) a line.
+    /// JSON objects, one a line: orders of our own form (`kept.order.v1`), or, where the mapping says which field is
+    /// what, whatever their fields are.
     Jsonl,
 }
 
@@ -87,6 +88,8 @@ fields! {
 #[serde(deny_unknown_fields, default)]
 pub struct FileSpec {
     pub format: Format,
+    /// Of JSON lines: the list whose entries are the order's rows, such as `items`. Without it each line is one row.
+    pub rows: Option<String>,
     /// `,` `;` `|` or a tab (`\t`).
     pub delimiter: char,
     /// `utf-8` or `windows-1252`.
@@ -110,6 +113,7 @@ impl Default for FileSpec {
     fn default() -> Self {
         Self {
             format: Format::Csv,
+            rows: None,
             delimiter: ',',
             encoding: Encoding::Utf8,
             time_zone: "UTC".into(),
@@ -427,6 +431,20 @@ impl Mapping {
         }
     }
 
+    /// True when the mapping says which column is what; else the file's orders have our own form already.
+    pub fn names_columns(&self) -> bool {
+        !self.order.each().is_empty() || !self.line.each().is_empty()
+    }
+
+    /// How often the file is read.
+    pub fn passes(&self) -> u64 {
+        match (self.file.format, self.names_columns()) {
+            (Format::Csv, _) => 2,
+            (Format::Jsonl, false) => 1,
+            (Format::Jsonl, true) => 3,
+        }
+    }
+
     /// What is wrong with the mapping whatever the file is.
     pub fn plain_faults(&self) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -437,6 +455,9 @@ impl Mapping {
         }
         if !self.file.delimiter.is_ascii() {
             wrong.push("file.delimiter: must be one ASCII character, such as , or ; or \\t".into());
+        }
+        if self.file.rows.is_some() && (self.file.format == Format::Csv || !self.names_columns()) {
+            wrong.push("file.rows: goes with format = \"jsonl\" and columns under [order] and [line] only".into());
         }
         if self.file.thousands == Some(self.file.decimal) {
             wrong.push("file.thousands: is the same sign as file.decimal".into());

@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod derive;
+mod json_rows;
 pub mod mapping;
 pub mod open;
 pub mod report;
@@ -148,8 +149,8 @@ pub fn run(
     }
     let mut run = Run { mapping, options, report, each, outcome };
     match mapping.file.format {
-        Format::Csv => run.csv(path, progress),
-        Format::Jsonl => run.jsonl(path, progress),
+        Format::Jsonl if !mapping.names_columns() => run.own_form(path, progress),
+        Format::Csv | Format::Jsonl => run.table(path, progress),
     }
 }
 
@@ -162,14 +163,15 @@ struct Run<'a, F> {
 }
 
 impl<F: FnMut(Ready) -> Result<(), ImportError>> Run<'_, F> {
-    fn csv(&mut self, path: &Path, progress: &Progress) -> Result<(), ImportError> {
+    fn table(&mut self, path: &Path, progress: &Progress) -> Result<(), ImportError> {
         let spec = &self.mapping.file;
-        let mut first = Rows::open(path, spec, progress)?;
-        let bound = self.mapping.bind(first.header())?;
+        let mut first = Rows::open(path, spec, None, progress)?;
+        let header = first.header().clone();
+        let bound = self.mapping.bind(&header)?;
         let found = scan(&mut first, &bound)?;
         self.outcome.tally.rows = found.rows;
         drop(first);
-        let mut second = Rows::open(path, spec, progress)?;
+        let mut second = Rows::open(path, spec, Some(&header), progress)?;
         groups(&mut second, &bound, &found, |group| {
             let verdict = build(&group, &bound);
             if group.places > 1 {
@@ -225,7 +227,7 @@ impl<F: FnMut(Ready) -> Result<(), ImportError>> Run<'_, F> {
     }
 
     /// Every line is an order of our own form, sent as it is.
-    fn jsonl(&mut self, path: &Path, progress: &Progress) -> Result<(), ImportError> {
+    fn own_form(&mut self, path: &Path, progress: &Progress) -> Result<(), ImportError> {
         let file = open::open(path, progress).map_err(|error| ImportError::Open(path.display().to_string(), error))?;
         let mut lines = BufReader::new(file);
         let mut line = Vec::new();

@@ -1,4 +1,4 @@
-//! Rows of a CSV file, gathered into orders. Rows of one order need not be adjacent: a first pass finds the numbers
+//! Rows of a file, gathered into orders. Rows of one order need not be adjacent: a first pass finds the numbers
 //! that come back later, and only those wait in memory for their last row.
 
 use std::{
@@ -12,7 +12,8 @@ use kept_schemas::order::MAX_LINES;
 
 use super::{
     ImportError,
-    mapping::{Bound, Encoding, FileSpec},
+    json_rows::JsonRows,
+    mapping::{Bound, Encoding, FileSpec, Format},
     open::{Progress, open},
 };
 
@@ -24,7 +25,7 @@ const MAX_WAITING_ROWS: usize = 200_000;
 /// A row as it was read.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// As a spreadsheet counts: the header is row 1.
+    /// As a spreadsheet counts: the header is row 1. Of JSON lines, the line.
     pub no: u64,
     pub fields: csv::StringRecord,
     /// Why it cannot be used.
@@ -33,16 +34,62 @@ pub struct Row {
 
 /// The rows of a file, one after the other.
 pub struct Rows {
-    reader: csv::Reader<Box<dyn Read + Send>>,
     header: csv::StringRecord,
+    source: Source,
+}
+
+enum Source {
+    Csv(CsvRows),
+    Json(JsonRows),
+}
+
+impl Rows {
+    /// Opens a file; `known`: its columns, when it was read before.
+    pub fn open(
+        path: &Path,
+        spec: &FileSpec,
+        known: Option<&csv::StringRecord>,
+        progress: &Progress,
+    ) -> Result<Self, ImportError> {
+        match spec.format {
+            Format::Csv => {
+                let (header, rows) = CsvRows::open(path, spec, progress)?;
+                Ok(Self { header, source: Source::Csv(rows) })
+            }
+            Format::Jsonl => {
+                let header = match known {
+                    Some(header) => header.clone(),
+                    None => JsonRows::header(path, spec, progress)?,
+                };
+                let rows = JsonRows::open(path, spec, &header, progress)?;
+                Ok(Self { header, source: Source::Json(rows) })
+            }
+        }
+    }
+
+    pub fn header(&self) -> &csv::StringRecord {
+        &self.header
+    }
+
+    /// The next row; `None` at the end of the file.
+    pub fn read(&mut self) -> Result<Option<Row>, ImportError> {
+        match &mut self.source {
+            Source::Csv(rows) => rows.read(self.header.len()),
+            Source::Json(rows) => rows.read(),
+        }
+    }
+}
+
+struct CsvRows {
+    reader: csv::Reader<Box<dyn Read + Send>>,
     encoding: Encoding,
     progress: Progress,
     bytes: csv::ByteRecord,
     row: u64,
 }
 
-impl Rows {
-    pub fn open(path: &Path, spec: &FileSpec, progress: &Progress) -> Result<Self, ImportError> {
+impl CsvRows {
+    fn open(path: &Path, spec: &FileSpec, progress: &Progress) -> Result<(csv::StringRecord, Self), ImportError> {
         let file = open(path, progress).map_err(|error| ImportError::Open(path.display().to_string(), error))?;
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(u8::try_from(spec.delimiter).unwrap_or(b','))
@@ -59,15 +106,10 @@ impl Rows {
         if let Some(fault) = fault {
             return Err(ImportError::Read(1, fault));
         }
-        Ok(Self { reader, header, encoding: spec.encoding, progress: progress.clone(), bytes, row: 1 })
+        Ok((header, Self { reader, encoding: spec.encoding, progress: progress.clone(), bytes, row: 1 }))
     }
 
-    pub fn header(&self) -> &csv::StringRecord {
-        &self.header
-    }
-
-    /// The next row; `None` at the end of the file.
-    pub fn read(&mut self) -> Result<Option<Row>, ImportError> {
+    fn read(&mut self, columns: usize) -> Result<Option<Row>, ImportError> {
         let some =
             self.reader.read_byte_record(&mut self.bytes).map_err(|error| ImportError::read(self.row + 1, &error))?;
         if !some {
@@ -76,8 +118,8 @@ impl Rows {
         self.row += 1;
         self.progress.row();
         let (fields, mut fault) = decode(&self.bytes, self.encoding);
-        if fields.len() != self.header.len() {
-            fault = Some(format!("has {} fields, the first row has {}", fields.len(), self.header.len()));
+        if fields.len() != columns {
+            fault = Some(format!("has {} fields, the first row has {columns}", fields.len()));
         }
         Ok(Some(Row { no: self.row, fields, fault }))
     }
@@ -100,7 +142,7 @@ fn decode(bytes: &csv::ByteRecord, encoding: Encoding) -> (csv::StringRecord, Op
     }
 }
 
-fn windows_1252(bytes: &[u8]) -> String {
+pub fn windows_1252(bytes: &[u8]) -> String {
     // 0x80 to 0x9F differ from Latin-1; five of them stand for nothing.
     const HIGH: [char; 32] = [
         '€', '\u{FFFD}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{FFFD}', 'Ž', '\u{FFFD}',

@@ -297,3 +297,68 @@ fn the_summary_says_what_is_sent_left_out_and_made_up() {
         assert!(text.contains(said), "{said} is not in\n{text}");
     }
 }
+
+/// [`SMALL_MAP`] for JSON lines.
+fn json_map(rows: &str) -> String {
+    SMALL_MAP.replace("[order]\n", &format!("[file]\nformat = \"jsonl\"\n{rows}[order]\n"))
+}
+
+#[test]
+fn json_lines_are_mapped_as_the_same_rows_of_a_table_are() {
+    let table =
+        format!("{SMALL_HEAD}1,2026-11-25,EUR,7,,Ann,Nederland,A,2,1.10\n1,2026-11-25,EUR,7,,Ann,Nederland,B,1,0.5\n");
+    let lines = r#"{"No":1,"Date":"2026-11-25","Cur":"EUR","Who":7,"Paid":null,"Name":"Ann","Land":"Nederland","Code":"A","Qty":2,"Price":1.10}
+{"No":"1","Date":"2026-11-25","Cur":"EUR","Who":"7","Name":"Ann","Land":"Nederland","Code":"B","Qty":"1","Price":"0.5"}
+"#;
+    let (table, lines) =
+        (import("t.csv", table.as_bytes(), SMALL_MAP), import("t.jsonl", lines.as_bytes(), &json_map("")));
+    table.result.as_ref().unwrap();
+    lines.result.as_ref().unwrap();
+    assert_eq!((lines.orders.len(), &lines.orders), (1, &table.orders));
+    assert_eq!((lines.outcome.tally.rows, lines.orders[0].total_minor), (2, 270));
+}
+
+#[test]
+fn an_order_with_a_list_of_rows_is_one_line_of_json() {
+    let map = json_map("rows = \"goods\"\n")
+        .replace("\"Code\"", "\"goods.code\"")
+        .replace("\"Qty\"", "\"goods.qty\"")
+        .replace("\"Price\"", "\"goods.price\"")
+        .replace("\"Land\"", "\"to.land\"");
+    let line = r#"{"No":"1","Date":"2026-11-25","Cur":"EUR","Who":7,"Paid":"","Name":"Ann","to":{"land":"Nederland"},"goods":[{"code":"A","qty":2,"price":1.10},{"code":"B","qty":1,"price":12345678.123456789}]}"#;
+    let ran = import("list.jsonl", format!("{line}\n").as_bytes(), &map);
+    ran.result.as_ref().unwrap();
+    let form = ran.form("1");
+    let lines: Vec<_> = form.lines.iter().map(|it| (it.sku.as_str(), it.quantity, it.unit_price.to_string())).collect();
+    assert_eq!(
+        lines,
+        [("A", 2, "1.10".to_owned()), ("B", 1, "12345678.123456789".to_owned())],
+        "no float came between"
+    );
+    assert_eq!(form.ship_to.unwrap().country, "NL");
+}
+
+#[test]
+fn what_is_wrong_with_a_line_of_json_refuses_that_line_alone() {
+    let good = r#"{"No":"1","Date":"2026-11-25","Cur":"EUR","Who":7,"Paid":"","Name":"","Land":"","Code":"A","Qty":2,"Price":1}"#;
+    let deep = format!("{}1{}", r#"{"a":"#.repeat(9), "}".repeat(9));
+    for (bad, said) in [
+        ("{", "is not JSON"),
+        ("[1]", "is not a JSON object"),
+        (r#"{"No":"2","No":"3"}"#, "has a field twice"),
+        ("", "is not JSON"),
+        (deep.as_str(), "objects"),
+    ] {
+        let ran = import("bad.jsonl", format!("{good}\n{bad}\n").as_bytes(), &json_map(""));
+        ran.result.as_ref().unwrap();
+        assert_eq!((ran.orders.len(), ran.outcome.tally.refused_orders), (1, 1), "{bad}");
+        let reason = &ran.outcome.refusals[0].1[0];
+        assert!(reason.row == 2 && reason.text.contains(said), "{bad}: {reason:?}");
+    }
+    let ran = import("near.jsonl", good.replace("Code", "Coda").as_bytes(), &json_map(""));
+    let why = ran.result.unwrap_err().to_string();
+    assert!(why.contains("line.sku: the file has no column \"Code\"; the nearest is \"Coda\""), "{why}");
+    let why =
+        import("rows.csv", SMALL_HEAD.as_bytes(), &SMALL_MAP.replace("[order]\n", "[file]\nrows = \"x\"\n[order]\n"));
+    assert!(why.result.unwrap_err().to_string().contains("file.rows"));
+}
