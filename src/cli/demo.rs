@@ -43,7 +43,7 @@ pub struct Demo {
     /// How long to wait for everything to come to rest after the last order is sent, in seconds
     #[arg(long, default_value_t = 900, value_name = "SECONDS")]
     patience: u64,
-    /// The figures as one JSON object at the end
+    /// The figures as one JSON object; all else goes to standard error
     #[arg(long)]
     json: bool,
 }

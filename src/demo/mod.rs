@@ -111,31 +111,42 @@ pub fn run(demo: &Demo, home: &Home, config: &mut Config) -> Result<Came> {
         view.last.map_or_else(|| clock.elapsed(), |it| it.last_event_at.duration_since(began).unwrap_or_default());
     let speed = Speed { took, sending, delays };
 
-    println!("\n{}\n{}", plan.title, words(&day, &speed));
+    // With --json, the object alone goes to where a script reads.
+    let tell = |text: &str| if demo.json { eprintln!("{text}") } else { println!("{text}") };
+    tell(&format!("\n{}\n{}", plan.title, words(&day)));
     if let Some(order) = example {
-        println!("One order that waits, in full (./kept explain {order}):\n");
-        print!("{}", verb(config, &["explain", &order])?);
-        println!();
+        let life = verb(config, &["explain", &order])?;
+        tell(&format!("One order that waits, in full (./kept explain {order}):\n\n{life}"));
     }
+    tell(&summary::speed(&day, &speed));
     let reconciled = match &plan.expected {
         None => true,
-        Some(expected) => reconcile(expected, &day),
+        Some(expected) => {
+            let (same, text) = reconcile(expected, &day);
+            tell(&text);
+            tell(&left_out(&expected["found"], folder.join("report.csv").as_path()));
+            same
+        }
     };
-    println!("What the checker says, from outside facts only:\n");
-    let check = stage::command(config, &["check", "--logs", &logs_text])?.status().context("run the check")?;
+    tell("What the checker says, from outside facts only:\n");
+    let mut check = stage::command(config, &["check", "--logs", &logs_text])?;
+    if demo.json {
+        check.stdout(std::io::stderr());
+    }
+    let check = check.status().context("run the check")?;
     if !settled {
-        println!(
+        tell(&format!(
             "\nNot everything came to rest in time; `./kept status` and the logs in {} tell more.",
             logs.display()
-        );
+        ));
     }
-    println!(
+    tell(&format!(
         "\nStill up, for a look: pages http://{} · metrics http://{}/metrics · psql \"$KEPT_POSTGRES\" after `. {}`\n\
          Stop it with ./kept down (and --data to forget the data).",
         config.http,
         config.ops,
         home.env_file().display()
-    );
+    ));
     if demo.json {
         let report = serde_json::json!({
             "orders": day.orders, "untouched": day.untouched, "went_on": day.went_on, "waiting": day.waiting,
@@ -379,13 +390,14 @@ async fn look(config: &Config) -> Result<Looked> {
     Ok((day, example, delays))
 }
 
-/// Holds the file's own figures against the books; says each.
-fn reconcile(expected: &Value, day: &Summary) -> bool {
-    println!("The file against the books:\n");
+/// Holds the file's own figures against the books: whether all are the same, and each in words.
+fn reconcile(expected: &Value, day: &Summary) -> (bool, String) {
+    let mut text = "The file against the books:\n\n".to_owned();
     let mut same = true;
     let mut line = |what: &str, file: i64, books: i64, shown: &dyn Fn(i64) -> String| {
         let verdict = if file == books { "the same" } else { "NOT the same" };
-        println!("  {what:<28} file {:>18}   books {:>18}   {verdict}", shown(file), shown(books));
+        let (of_file, of_books) = (shown(file), shown(books));
+        text.push_str(&format!("  {what:<28} file {of_file:>18}   books {of_books:>18}   {verdict}\n"));
         same &= file == books;
     };
     let found = &expected["found"];
@@ -399,8 +411,28 @@ fn reconcile(expected: &Value, day: &Summary) -> bool {
         line(&format!("{} total", money.currency), rounded(goods) + rounded(charges), money.total_minor, &shown);
         line(&format!("{} of it charges", money.currency), rounded(charges), money.charges_minor, &shown);
     }
-    println!();
-    same
+    (same, text)
+}
+
+/// What of the file is not on the books, and what on them is out of the ordinary; by the import's own count.
+fn left_out(found: &Value, report: &Path) -> String {
+    let number = |value: &Value| grouped(value.as_i64().unwrap_or(0));
+    let mut text = "What of the file was not sent, by the mapping's own rules:\n\n".to_owned();
+    for (name, it) in found["skipped"].as_object().into_iter().flatten() {
+        let (orders, rows, units) = (number(&it["orders"]), number(&it["rows"]), number(&it["units"]));
+        let money = it["exact"].as_str().unwrap_or("?");
+        text.push_str(&format!("  {orders:>9}  {name}: {rows} rows, {units} units, {money} in money\n"));
+    }
+    let more = [
+        ("refused_orders", "were refused, each with its rows and reasons in the report"),
+        ("zero_total_orders", "have a total of zero, and were sent"),
+        ("orders_without_goods", "have charges only; they were sent, and wait as \"no goods\""),
+    ];
+    for (name, what) in more {
+        text.push_str(&format!("  {:>9}  {what}\n", number(&found[name])));
+    }
+    text.push_str(&format!("\nRow by row: {}\n", report.display()));
+    text
 }
 
 /// An amount that the import printed, in minor units; one that cannot be read agrees with nothing.
