@@ -162,6 +162,7 @@ pub fn all(plan: &Plan, config: &Config, handle: &Handle, only: Option<&str>) ->
             eprintln!("step, {lines} lines an order …");
             rows.extend(steps::pass_rows(plan, handle, lines)?);
             rows.extend(steps::normalise_rows(plan, handle, lines)?);
+            rows.extend(steps::stage_rows(plan, handle, lines)?);
         }
     }
     if wanted("ledger") {
@@ -250,22 +251,23 @@ pub fn table(rows: &[Row]) -> String {
         middle if middle >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.3}"),
     };
+    let range = |(low, high): (f64, f64)| format!("{}–{}", number(low), number(high));
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
     let mut out = format!(
-        "{:<width$} {:>12} {:<13} {:>12} {:>7} {:>6}  {}\n",
-        "what", "median", "unit", "baseline", "ratio", "goal", "spread"
+        "{:<width$} {:>12} {:<13} {:>12} {:>7} {:>6}  {:<20}  {}\n",
+        "what", "median", "unit", "baseline", "ratio", "goal", "spread", "baseline's"
     );
     for row in rows {
         out.push_str(&format!(
-            "{:<width$} {:>12} {:<13} {:>12} {:>7} {:>6}  {}–{}\n",
+            "{:<width$} {:>12} {:<13} {:>12} {:>7} {:>6}  {:<20}  {}\n",
             row.name,
             number(row.value),
             row.unit,
             row.baseline.map(number).unwrap_or_default(),
             row.ratio.map(|it| format!("{it:.2}")).unwrap_or_default(),
             row.goal.map(number).unwrap_or_default(),
-            number(row.spread.0),
-            number(row.spread.1),
+            range(row.spread),
+            row.baseline_spread.map(range).unwrap_or_default(),
         ));
     }
     out

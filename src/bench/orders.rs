@@ -7,7 +7,7 @@ use kept_schemas::{
     Codec, Micros, Order, OrderId, OrderLine, Party, UnitPrice,
     inbound::{Enrichment, Inbound, InboundKind, LineFacts, OrderEnriched, OrderValidated},
     order::{Address, Delivery, PaymentMethod, PaymentTerms},
-    reference::Account,
+    reference::{Account, Product},
 };
 use serde_json::json;
 
@@ -182,5 +182,13 @@ pub fn reference() -> Arc<Reference> {
         active: true,
         ..Default::default()
     };
-    Arc::new(Reference { accounts: [(ACCOUNT.to_owned(), account)].into(), ..Default::default() })
+    let product = |sku: String| {
+        let product = Product { sku: sku.clone(), weight_grams: Some(350), active: true, ..Default::default() };
+        (sku, product)
+    };
+    Arc::new(Reference {
+        accounts: [(ACCOUNT.to_owned(), account)].into(),
+        products: Goods::Spread(SKUS).all().into_iter().map(product).collect(),
+        ..Default::default()
+    })
 }

@@ -15,7 +15,7 @@ use kept_runtime::{
     ledger_step::Stopped,
     schemas::Fixed,
     stateless::{Inward, Made, Stateless, StatelessStep, Unread},
-    steps::NORMALISE,
+    steps::{ENRICH, NORMALISE, VALIDATE},
     threads::run_on_own_thread,
 };
 use kept_schemas::{
@@ -23,6 +23,7 @@ use kept_schemas::{
     codec::offline,
     inbound::{Inbound, OrderEnriched, OrderReceived},
     own::OrderForm,
+    topics::Record,
 };
 use tokio::runtime::Handle;
 
@@ -101,6 +102,53 @@ pub fn normalise_rows(plan: &Plan, handle: &Handle, lines: usize) -> Result<Vec<
         Some(0.8),
         &plan.config(&format!("{lines} lines an order, one thread, JSON bodies")),
     ))
+}
+
+/// Measures enrich and validate, each against a bare loop that decodes what the step reads and encodes what it gives.
+pub fn stage_rows(plan: &Plan, handle: &Handle, lines: usize) -> Result<Vec<Row>> {
+    let enriched = |number| orders::enriched(number, lines, orders::Goods::Spread(orders::SKUS));
+    let received = |number| {
+        let OrderEnriched { order, party, received_at, .. } = enriched(number);
+        OrderReceived { order, party, received_at, ..Default::default() }
+    };
+    let enrich = [Topic::OrdersReceived, Topic::OrdersEnriched, Topic::OrdersRevised];
+    let validate = [Topic::OrdersEnriched, Topic::OrdersValidated];
+    let mut rows = stage(plan, handle, (ENRICH, &enrich, lines), &received, &enriched(0))?;
+    rows.extend(stage(plan, handle, (VALIDATE, &validate, lines), &enriched, &orders::validated(enriched(0)))?);
+    Ok(rows)
+}
+
+/// Measures one step; its topics are what it reads, what it gives, and what else it may read.
+fn stage<I: Record, O: Record>(
+    plan: &Plan,
+    handle: &Handle,
+    (step, topics, lines): (StatelessStep, &[Topic], usize),
+    input: &dyn Fn(usize) -> I,
+    output: &O,
+) -> Result<Vec<Row>> {
+    let codec = Arc::new(offline());
+    let made = handle.block_on(plan.topics(&[topics, &[Topic::DeadLetters]].concat()))?;
+    let records = (0..plan.orders).map(|number| {
+        let wire = codec.encode(&input(number)).expect("an order of the bench fits");
+        (number.to_string(), wire.bytes())
+    });
+    topics::fill(&plan.brokers, &plan.name(topics[0]), records)?;
+    let reference = orders::reference();
+    let work = |value: &[u8]| {
+        let read: I = codec.decode(value)?.context("a schema that is not ours")?;
+        std::hint::black_box(read);
+        Ok(codec.encode(output)?.bytes())
+    };
+    let name = step.name;
+    let (ours, theirs) = alternate(
+        plan.runs,
+        |run| drive(plan, handle, &codec, &reference, step, &format!("{name}{lines}-{run}")),
+        |run| bare(plan, [topics[0], topics[1]], &format!("bare-{name}{lines}-{run}"), &work),
+    )?;
+    handle.block_on(made.delete())?;
+    let what = format!("{name}, {lines} lines: against decode+encode");
+    let config = plan.config(&format!("{lines} lines an order, one thread"));
+    Ok(pace_rows(&what, "records", &ours, &theirs, Some(0.8), &config))
 }
 
 /// One run of a step over its whole input, as a group of its own.
