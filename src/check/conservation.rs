@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kept_schemas::OrderId;
+use kept_schemas::{Micros, OrderId};
 
 use super::{
     endings::{Standing, standing},
-    facts::Facts,
+    facts::{DeadLetter, Facts},
     verdict::Verdict,
 };
 
@@ -60,9 +60,10 @@ pub fn check(facts: &Facts) -> Verdict {
     verdict
 }
 
-/// People see every dead letter, and no other.
+/// People see every dead letter, and no other. They are shown for thirty days; a topic may keep a few a little longer.
 fn dead_letters(facts: &Facts, verdict: &mut Verdict) {
-    let said: BTreeSet<_> = facts.topics.dead_letters.iter().map(|it| it.place).collect();
+    let young = |it: &&DeadLetter| it.at.0 > facts.now.0 - 29 * Micros::DAY;
+    let said: BTreeSet<_> = facts.topics.dead_letters.iter().filter(young).map(|it| it.place).collect();
     let shown: BTreeSet<_> = facts.read.dead_letters.iter().copied().collect();
     let behind = facts.topics.extents.iter().any(|((topic, partition), extent)| {
         *topic == kept_schemas::Topic::DeadLetters

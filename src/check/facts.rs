@@ -269,6 +269,7 @@ pub struct DeadLetter {
     /// The order its key names.
     pub order: Option<OrderId>,
     pub reason: String,
+    pub at: Micros,
 }
 
 /// How far each consumer group says it is.

@@ -370,6 +370,7 @@ impl Reader<'_> {
                         place: Place { topic, partition: it.partition, offset: it.offset },
                         order: key.and_then(OrderId::parse),
                         reason: it.reason,
+                        at: it.at,
                     });
                 }
             }),

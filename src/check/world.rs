@@ -359,10 +359,12 @@ impl World {
 
     fn dead_letter(&mut self, order: OrderId) {
         let raw = self.input(Topic::ChannelsInbound, Some(order));
+        let at = self.now();
         self.facts.topics.dead_letters.push(DeadLetter {
             place: raw.place,
             order: Some(order),
             reason: "first byte is 9".into(),
+            at,
         });
         self.facts.read.dead_letters.push(raw.place);
         self.record(Topic::DeadLetters, None, Some((Step::Other, &raw, 0)), false);

@@ -505,28 +505,31 @@ async fn a_batch_of_a_sink_that_lost_its_partition_does_not_happen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_letter_is_kept_whole_and_once() {
+async fn a_dead_letter_is_kept_whole_and_once_and_not_for_ever() {
     let on = Deployment::new().await;
     let mut bench = Bench::new(&on).await;
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let today = Micros(i64::try_from(since.as_micros()).expect("an instant"));
     let letter = DeadLetter {
         step: "enrich".into(),
         topic: "orders.received".into(),
         partition: 1,
         offset: 8,
         reason: "too short".into(),
-        at: Micros(5),
+        at: today,
         key: None,
         payload: Some(vec![0, 1]),
     };
-    let record = SinkRecord {
+    let record = |letter: DeadLetter| SinkRecord {
         at: AT,
         offset: 0,
         timestamp: Micros(0),
         headers: Headers { event_id: Some(EventId::default()), ..Headers::default() },
         input: SinkInput::DeadLetter(Box::new(letter)),
     };
+    let old = DeadLetter { offset: 7, at: letter.at.plus(-31 * Micros::DAY), ..letter.clone() };
     for _ in 0..2 {
-        bench.apply(&[record.clone(), record.clone()]).await.expect("applied");
+        bench.apply(&[record(letter.clone()), record(letter.clone()), record(old.clone())]).await.expect("applied");
     }
     let client = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
     let rows = client.query("SELECT topic, record_offset, payload FROM dead_letters", &[]).await.expect("rows");

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use kept_processors::ledger::LedgerEvent;
-use kept_schemas::{Headers, OrderId, order::Address};
+use kept_schemas::{Headers, OrderId, Topic, order::Address};
 use tokio_postgres::{Client, Transaction};
 use uuid::Uuid;
 
@@ -275,6 +275,8 @@ statements! {
                         SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::bytea[],
                                              $7::bytea[], $8::timestamptz[])
                         ON CONFLICT DO NOTHING";
+        // As long as their topic keeps them: what they hold may be about a person.
+        old_dead_letters = "DELETE FROM dead_letters WHERE at < now() - interval '30 days'";
     }
 }
 
@@ -348,6 +350,9 @@ impl Sink for PgSink {
         }
         let txn = client.transaction().await?;
         let clean = txn.query_opt(&statements.was_clean, &[&topic, &at.partition]).await?.is_none_or(|row| row.get(0));
+        if at.topic == Topic::DeadLetters {
+            txn.execute(&statements.old_dead_letters, &[]).await?;
+        }
         let row = txn.query_one(&statements.take, &[&topic, &at.partition, &topic_id, &start_offset]).await?;
         let next_offset = row.get(0);
         let progress =
@@ -703,6 +708,7 @@ impl PgSinkTxn<'_> {
                 ],
             )
             .await?;
+        self.txn.execute(&self.statements.old_dead_letters, &[]).await?;
         Ok(())
     }
 }
