@@ -4,9 +4,12 @@
 //! partner for our reference, never by sending again blindly; when the partner surely has nothing, the call is planned
 //! again. The call's id is a pure function of what it is for and goes along as the partner's reference.
 
-use kept_schemas::ids::derive;
+use kept_schemas::{Micros, ids::derive};
 use thiserror::Error;
+use tokio_postgres::Client;
 use uuid::Uuid;
+
+use crate::pg::{At, StoreError};
 
 /// Where a call stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +87,115 @@ impl CallStep {
         Self::FindNothing,
         Self::Withdraw,
     ];
+}
+
+/// A call: one row of `calls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// [`call_id`]: it goes along as the partner's reference.
+    pub call_id: Uuid,
+    /// The order it is for; `None`: it is for several, or for none.
+    pub order_no: Option<i64>,
+    /// What it is to bring about, such as `label` or `void`.
+    pub purpose: String,
+    pub partner: String,
+    pub account: String,
+    /// Calls of one lane go in order, and share a budget of requests.
+    pub lane: String,
+    pub state: CallState,
+    /// Raised when what is wanted changes: another revision is another call.
+    pub revision: i32,
+    /// The call this one voids.
+    pub supersedes: Option<Uuid>,
+    /// What is wanted, whole, in JSON: enough to make the request again.
+    pub intent: String,
+    /// Where a conversation of several requests stands, in JSON.
+    pub conversation: Option<String>,
+    /// SHA-256 of the body that was sent first; a repeat with another body is an error of ours.
+    pub body_hash: Option<String>,
+    /// The partner's own reference, once known.
+    pub reference: Option<String>,
+    /// What the partner said, where that explains the state.
+    pub detail: Option<String>,
+    /// Tries that left us.
+    pub attempt: i32,
+    /// No byte of the current try leaves after this.
+    pub deadline_at: Option<Micros>,
+}
+
+impl Call {
+    /// Plans a call: its row, unless it is planned already. `client`: a session on the ledger's schema.
+    ///
+    /// # Errors
+    /// Whatever Postgres says.
+    pub async fn plan(&self, client: &Client) -> Result<(), StoreError> {
+        client
+            .execute(
+                "INSERT INTO calls (call_id, order_no, purpose, partner, account, lane, state, revision, supersedes,
+                                    intent, conversation, body_hash, reference, detail, attempt, deadline_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                 ON CONFLICT (call_id) DO NOTHING",
+                &[
+                    &self.call_id,
+                    &self.order_no,
+                    &self.purpose,
+                    &self.partner,
+                    &self.account,
+                    &self.lane,
+                    &self.state.as_str(),
+                    &self.revision,
+                    &self.supersedes,
+                    &self.intent,
+                    &self.conversation,
+                    &self.body_hash,
+                    &self.reference,
+                    &self.detail,
+                    &self.attempt,
+                    &self.deadline_at.map(At),
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// The call of an id.
+    ///
+    /// # Errors
+    /// Whatever Postgres says; a state that this version does not know.
+    pub async fn read(client: &Client, call_id: Uuid) -> Result<Option<Self>, StoreError> {
+        let row = client
+            .query_opt(
+                "SELECT order_no, purpose, partner, account, lane, state, revision, supersedes, intent, conversation,
+                        body_hash, reference, detail, attempt, deadline_at
+                 FROM calls WHERE call_id = $1",
+                &[&call_id],
+            )
+            .await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let state: &str = row.get(5);
+        Ok(Some(Self {
+            call_id,
+            order_no: row.get(0),
+            purpose: row.get(1),
+            partner: row.get(2),
+            account: row.get(3),
+            lane: row.get(4),
+            state: CallState::of(state).ok_or_else(|| {
+                StoreError::Stop(format!("call {call_id} is {state}, which this version does not know"))
+            })?,
+            revision: row.get(6),
+            supersedes: row.get(7),
+            intent: row.get(8),
+            conversation: row.get(9),
+            body_hash: row.get(10),
+            reference: row.get(11),
+            detail: row.get(12),
+            attempt: row.get(13),
+            deadline_at: row.get::<_, Option<At>>(14).map(|At(at)| at),
+        }))
+    }
 }
 
 /// A step that a call in this state cannot take. Nothing happened.
