@@ -257,7 +257,19 @@ async fn read_ledger(txn: &Transaction<'_>, heard: &Heard) -> Result<LedgerTable
     })
     .await?;
     let with = decided_with(txn).await?;
-    let mut again = Again::new(&heard.codec, heard.references.clone(), &heard.inputs, numbers);
+    // What was decided and is on no topic yet may have a schema that no record had.
+    let mut codec = heard.codec.clone();
+    each(txn, "SELECT schema_id, text FROM schema_texts", |row| {
+        let schema_id: i32 = row.get(0);
+        if let Ok(id) = u32::try_from(schema_id)
+            && !codec.knows(id)
+        {
+            codec.learn(id, row.get(1)).with_context(|| format!("read schema {id} as the ledger keeps it"))?;
+        }
+        Ok(())
+    })
+    .await?;
+    let mut again = Again::new(&codec, heard.references.clone(), &heard.inputs, numbers);
     each(
         txn,
         concat!(

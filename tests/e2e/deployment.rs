@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use kept_schemas::{Codec, Micros, Topic};
+use kept_schemas::{
+    Codec, Micros, OrderId, Topic,
+    inbound::{Inbound, InboundKind},
+};
 use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls, Row};
 
@@ -268,6 +271,22 @@ impl Deployment {
             .output()
             .expect("kcat is there");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Sends an order's body as a record of channels.inbound, as an account of the shop, with a client that is not ours.
+    pub fn by_topic(&self, account: &str, number: &str, body: &str) {
+        let raw = Inbound {
+            account: account.into(),
+            kind: InboundKind::Order,
+            format: "kept.order.v1".into(),
+            shop: SHOP.into(),
+            external_id: number.into(),
+            received_at: now(),
+            body: body.as_bytes().to_vec(),
+            ..Default::default()
+        };
+        let bytes = self.codec(Topic::ChannelsInbound).encode(&raw).expect("it fits").bytes();
+        self.kcat("channels.inbound", &OrderId::of(SHOP, number).to_string(), &bytes, &[]);
     }
 
     /// The status of an order by its number; none while it is not on the books.

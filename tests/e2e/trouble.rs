@@ -51,6 +51,7 @@ fn bad_bodies_are_refused_with_the_field_and_the_reason() {
     let (_, answer) = kept.http("POST", "/v1/orders", Some(&wrong.to_string()));
     assert!(answer.contains("/lines/0/quantity"), "{answer}");
     assert!(kept.read("SELECT 1 FROM orders").is_empty());
+    kept.ok(&["check"]);
 }
 
 #[test]
