@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kept_schemas::inbound::InboundKind;
-use reqwest::{StatusCode, header};
+use reqwest::{StatusCode, Url, header};
 use tokio::task::JoinSet;
 
 use super::{Item, Manners, SendError, Tries};
@@ -76,12 +76,22 @@ impl Http {
         Ok(all)
     }
 
-    async fn one(&self, item: &Item, patience: Duration, answers: &mut Answers) -> Result<(), SendError> {
-        let path = match item.kind {
-            InboundKind::Payment => format!("/v1/orders/{}/payments", item.order_id()),
-            InboundKind::Cancellation => format!("/v1/orders/{}/cancellation", item.order_id()),
-            _ => "/v1/orders".to_owned(),
+    /// Where an item goes. What is said about an order names it by its number, so that it may come before the order.
+    fn address(&self, item: &Item) -> Result<Url, SendError> {
+        let wrong = |why: &str| SendError::Stop(format!("the API's address {} is of no use: {why}", self.base));
+        let mut to = Url::parse(&format!("{}/v1/orders", self.base)).map_err(|error| wrong(&error.to_string()))?;
+        let about = match item.kind {
+            InboundKind::Payment => "payments",
+            InboundKind::Cancellation => "cancellation",
+            _ => return Ok(to),
         };
+        to.path_segments_mut().map_err(|()| wrong("it has no path"))?.extend([&item.order_number, about]);
+        to.query_pairs_mut().append_pair("shop", &item.shop);
+        Ok(to)
+    }
+
+    async fn one(&self, item: &Item, patience: Duration, answers: &mut Answers) -> Result<(), SendError> {
+        let to = self.address(item)?;
         let Some(key) = self.keys.get(&item.account) else {
             return Err(SendError::Stop(format!("no bearer key is known for account {}", item.account)));
         };
@@ -89,7 +99,7 @@ impl Http {
         loop {
             let request = self
                 .client
-                .post(format!("{}{path}", self.base))
+                .post(to.clone())
                 .bearer_auth(key)
                 .header(header::CONTENT_TYPE, "application/json")
                 .header("Idempotency-Key", item.event_id().to_string())
