@@ -60,7 +60,7 @@ counters! {
     rejoins,
     /// Records recognised as acted on before.
     duplicates,
-    /// Orders parked for a person.
+    /// Records that could not be decided: an order is parked, or what was let go failed again.
     parked,
     /// Records queued behind a parked one.
     queued_behind_parked,

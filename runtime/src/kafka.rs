@@ -541,8 +541,9 @@ impl KafkaLog {
     }
 }
 
-fn subscribe(settings: &KafkaSettings) -> Result<BaseConsumer<Watch>, LogError> {
-    let consumer: BaseConsumer<Watch> = client_config(&settings.brokers, &settings.properties)
+fn consumer_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = client_config(&settings.brokers, &settings.properties);
+    config
         .set("group.id", &settings.group)
         .set("group.protocol", "classic")
         .set("partition.assignment.strategy", "range")
@@ -559,7 +560,29 @@ fn subscribe(settings: &KafkaSettings) -> Result<BaseConsumer<Watch>, LogError> 
         .set("message.max.bytes", "1048576")
         .set("max.partition.fetch.bytes", "1048576")
         .set("queued.max.messages.kbytes", "2048")
-        .set("queued.min.messages", "2000")
+        .set("queued.min.messages", "2000");
+    config
+}
+
+fn producer_config(settings: &KafkaSettings) -> ClientConfig {
+    let mut config = client_config(&settings.brokers, &settings.properties);
+    config
+        .set("transactional.id", &settings.transactional_id)
+        .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+        .set("message.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+        .set("enable.idempotence", "true")
+        .set("partitioner", "murmur2_random")
+        .set("compression.codec", "lz4")
+        .set("linger.ms", "2")
+        .set("batch.num.messages", "10000")
+        .set("queue.buffering.max.kbytes", "65536")
+        .set("debug", "eos")
+        .set_log_level(RDKafkaLogLevel::Debug);
+    config
+}
+
+fn subscribe(settings: &KafkaSettings) -> Result<BaseConsumer<Watch>, LogError> {
+    let consumer: BaseConsumer<Watch> = consumer_config(settings)
         .create_with_context(Watch::default())
         .map_err(|error| LogError::Stop(format!("kafka consumer cannot be made: {error}")))?;
     let names: Vec<String> = settings.topics.iter().map(|&topic| settings.name(topic)).collect();
@@ -759,21 +782,9 @@ impl Log for KafkaLog {
             drop_within(old, Duration::from_secs(2));
         }
         let ends = Arc::new(Ends::default());
-        let producer: ThreadedProducer<ProducerWatch> =
-            client_config(&self.settings.brokers, &self.settings.properties)
-                .set("transactional.id", &self.settings.transactional_id)
-                .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
-                .set("message.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
-                .set("enable.idempotence", "true")
-                .set("partitioner", "murmur2_random")
-                .set("compression.codec", "lz4")
-                .set("linger.ms", "2")
-                .set("batch.num.messages", "10000")
-                .set("queue.buffering.max.kbytes", "65536")
-                .set("debug", "eos")
-                .set_log_level(RDKafkaLogLevel::Debug)
-                .create_with_context(ProducerWatch(Arc::clone(&ends)))
-                .map_err(|error| LogError::Stop(format!("kafka producer cannot be made: {error}")))?;
+        let producer: ThreadedProducer<ProducerWatch> = producer_config(&self.settings)
+            .create_with_context(ProducerWatch(Arc::clone(&ends)))
+            .map_err(|error| LogError::Stop(format!("kafka producer cannot be made: {error}")))?;
         producer.init_transactions(STABLE_TIMEOUT).map_err(|error| {
             LogError::Retry(format!("producer cannot be initialised: {:?}", error.rdkafka_error_code()))
         })?;
@@ -1037,5 +1048,39 @@ impl crate::timers::Outbox for KafkaOutbox {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_of_the_same_number_go_to_the_same_member_and_a_stopped_one_loses_its_transaction_first() {
+        let settings = KafkaSettings {
+            brokers: "127.0.0.1:1".into(),
+            prefix: String::new(),
+            group: "ledger".into(),
+            transactional_id: "ledger-0".into(),
+            topics: Vec::new(),
+            properties: BTreeMap::new(),
+        };
+        let (consumer, producer) = (consumer_config(&settings), producer_config(&settings));
+        let wanted = [
+            // An order's records of all topics meet in one worker.
+            (&consumer, "partition.assignment.strategy", "range"),
+            (&consumer, "isolation.level", "read_committed"),
+            (&consumer, "enable.auto.commit", "false"),
+            // A place that is gone stops the step; it is not skipped.
+            (&consumer, "auto.offset.reset", "error"),
+            (&consumer, "session.timeout.ms", "10000"),
+            (&producer, "transaction.timeout.ms", "8000"),
+            (&producer, "enable.idempotence", "true"),
+            (&producer, "partitioner", "murmur2_random"),
+        ];
+        for (config, name, value) in wanted {
+            assert_eq!(config.get(name), Some(value), "{name}");
+        }
+        assert!(TRANSACTION_TIMEOUT < SESSION_TIMEOUT);
     }
 }

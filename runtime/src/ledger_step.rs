@@ -1022,26 +1022,21 @@ fn cause(record: &LogRecord) -> Cause {
 fn keys<R: Rules>(rules: &R, slice: &[Item]) -> Keys {
     let mut keys = Keys::default();
     for item in slice {
-        match &item.input {
-            Ok(input) => {
-                // Whatever the rules need; the order and the cause are always needed.
-                if item.fault.is_none() {
-                    rules.keys(input, &item.cause, &mut keys);
-                }
-                match input.order_id() {
-                    Some(order) => {
-                        keys.orders.push(order);
-                        keys.causes.push((order, item.cause.event_id));
-                    }
-                    None => keys.stock_causes.push(item.cause.event_id),
-                }
+        if let Ok(input) = &item.input {
+            // Whatever the rules need; the order and the cause are always needed.
+            if item.fault.is_none() {
+                rules.keys(input, &item.cause, &mut keys);
             }
-            Err(_) => {
-                if let Some(order) = order_of_key(&item.record) {
+            match input.order_id() {
+                Some(order) => {
                     keys.orders.push(order);
+                    keys.causes.push((order, item.cause.event_id));
                 }
+                None => keys.stock_causes.push(item.cause.event_id),
             }
         }
+        // Where it waits, if it could not be read.
+        keys.orders.extend(order_of_key(&item.record));
     }
     keys.orders.sort_unstable();
     keys.orders.dedup();
@@ -1107,16 +1102,19 @@ fn fold<R: Rules>(
         acted.clear();
     }
     for (position, item) in slice.iter().enumerate() {
-        // One that cannot be read has no order, but may wait among the records of the one that its key names.
-        let owner = item.order().or_else(|| order_of_key(&item.record).filter(|_| item.input.is_err()));
-        let order = owner.filter(|_| item.input.is_ok() || item.fault.is_some());
+        let by_key = order_of_key(&item.record);
+        let order = item.order().or_else(|| by_key.filter(|_| item.input.is_err() && item.fault.is_some()));
         let event_id = item.cause.event_id;
-        let let_go = owner.filter(|it| parked.get(it).is_some_and(|queue| queue.let_go == Some(event_id)));
+        // One that could not be read waits among the records of the order that its key names.
+        let let_go = [item.order(), by_key].into_iter().flatten().find_map(|owner| {
+            let first = parked.get(&owner)?.let_go?;
+            (first.event_id == event_id).then_some((owner, first.parked_id))
+        });
         let repeated = item.input.is_ok() && acted.contains(&(order, event_id));
         let fault = item.fault.as_ref().filter(|_| !repeated);
-        if let (Some(order), None) = (let_go, fault) {
-            leave(&mut parked, order);
-            written.unparked.push((order, event_id));
+        if let (Some((owner, parked_id)), None) = (let_go, fault) {
+            leave(&mut parked, owner);
+            written.unparked.push(parked_id);
         }
         if repeated {
             tally.duplicates += 1;
@@ -1128,7 +1126,7 @@ fn fold<R: Rules>(
             key: item.record.key.clone().unwrap_or_default(),
             payload: item.record.value.clone().unwrap_or_default(),
             reason,
-            again: let_go.is_some(),
+            again: let_go.map(|(_, parked_id)| parked_id),
         };
         if let Some(order) = order.filter(|_| let_go.is_none())
             && let Some(queue) = parked.get_mut(&order)
@@ -1141,9 +1139,10 @@ fn fold<R: Rules>(
         let input = match (fault, order, &item.input) {
             (Some(why), Some(order), _) => {
                 tally.parked += 1;
-                parked.entry(order).or_insert(Queue { let_go: None, records: 1 }).let_go = None;
+                let owner = let_go.map_or(order, |(owner, _)| owner);
+                parked.entry(owner).or_insert(Queue { let_go: None, records: 1 }).let_go = None;
                 faults.push((item.cause.clone(), why.clone()));
-                written.parked.push(park(order, Some(why.clone())));
+                written.parked.push(park(owner, Some(why.clone())));
                 continue;
             }
             (Some(why), None, _) | (None, _, Err(why)) => {

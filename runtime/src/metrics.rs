@@ -89,7 +89,11 @@ pub const METRICS: &[About] = &[
     counter("kept_catch_ups_total", "step", "Times a partition's position was established anew"),
     counter("kept_rejoins_total", "step", "Times the group was left and joined again"),
     counter("kept_duplicates_total", "step", "Records recognised as acted on before"),
-    counter("kept_parked_total", "step", "Orders parked for a person"),
+    counter(
+        "kept_parked_total",
+        "step",
+        "Records that could not be decided: an order is parked, or what was let go failed again",
+    ),
     counter("kept_queued_behind_parked_total", "step", "Records queued behind a parked one"),
     counter("kept_dead_letters_total", "step", "Records that could not be read"),
     counter("kept_repeats_total", "step", "Batches repeated after a deadlock or serialisation failure"),

@@ -5,7 +5,9 @@
 use kept_processors::reference::Reference;
 use kept_schemas::{
     Codec, CodecError, EventId, Headers, Topic,
+    own::{MAX_LONG_TEXT, MAX_TEXT},
     reference::{Account, Customer, Location, Policy, Product},
+    texts,
     topics::Record,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -167,6 +169,19 @@ impl Entry {
         if key.chars().count() > MAX_KEY || key.chars().any(char::is_control) {
             return Err(format!("its key has more than {MAX_KEY} characters, or control characters"));
         }
+        // They come into orders, which would each become a dead letter.
+        let texts: &[(&str, &str, usize)] = match self {
+            Self::Product(it) => &[("description", &it.description, MAX_LONG_TEXT)],
+            Self::Location(it) => &[("name", &it.name, MAX_TEXT), ("kind", &it.kind, MAX_TEXT)],
+            Self::Account(it) => &[("channel", &it.channel, MAX_TEXT), ("shop", &it.shop, MAX_TEXT)],
+            Self::Customer(it) => &[("class", &it.class, MAX_TEXT)],
+            Self::Policy(_) => &[],
+        };
+        for (name, text, most) in texts {
+            if let Some(fault) = texts::fault(text, *most) {
+                return Err(format!("{name} {fault}"));
+            }
+        }
         let country = |country: &str| country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase());
         match self {
             Self::Product(it) => {
@@ -286,6 +301,12 @@ mod tests {
             assert!(why.contains(said), "{line}: {why}");
             assert!(!why.contains("secret"), "{why}");
         }
+        let channel = |channel: &str| {
+            let line = account.replace(r#""channel":"c""#, &format!(r#""channel":"{channel}""#));
+            entry(&line, None).expect_err("refused")
+        };
+        assert_eq!(channel(&"x".repeat(201)), "channel is longer than 200 characters");
+        assert_eq!(channel("\\u0000"), "channel holds the character U+0000");
         let long = format!(r#"{{"topic":"products","value":{{"sku":"{}"}}}}"#, "x".repeat(MAX_LINE_BYTES));
         assert!(entry(&long, None).expect_err("refused").contains("more than"));
         assert!(entry(r#"{"topic":"products","value":{"sku":"A"}}"#, Some(Topic::ReferenceLocations)).is_err());

@@ -15,11 +15,12 @@ use crate::{
     log::{LogRecord, Outgoing},
 };
 
-/// A parked record, to be sent again. It is the same event, so a repeat of it is recognised.
+/// A parked record, to be sent again. It is the same event, so a repeat of it is recognised; and its key names the order
+/// that it is parked for, whatever it was, so that it is known as the one that waits there.
 pub fn parked(record: &ParkedRecord) -> Outgoing {
     Outgoing {
         topic: record.topic,
-        key: record.key.clone(),
+        key: record.order_id.to_string().into_bytes(),
         value: record.payload.clone(),
         headers: Headers {
             event_id: Some(record.event_id),

@@ -6,8 +6,9 @@ use std::{
 };
 
 use kept_runtime::{
-    kafka::{KafkaLog, KafkaSettings, Member, client_config},
+    kafka::{KafkaLog, KafkaOutbox, KafkaSettings, Member, client_config},
     log::{Ask, Change, Ended, Log, LogRecord, Outgoing, Polled, TopicFacts},
+    timers::Outbox,
 };
 use kept_schemas::{EventId, Headers, Topic};
 use kept_store::seam::TopicPartition;
@@ -141,6 +142,43 @@ async fn records_and_offsets_are_committed_together() {
     let beside = log.topic_facts(&ours, Ask::Beside).await.expect("facts");
     eprintln!("asking for topic ids takes {:?}", began.elapsed());
     assert_eq!(beside[0].topic_id, facts[0].topic_id);
+    log.close().await;
+}
+
+/// Hashes from the tests of Kafka's own client (`UtilsTest`, murmur2); a partition is the hash without its sign, modulo
+/// the number of partitions.
+#[tokio::test]
+async fn a_key_is_in_the_partition_that_a_client_on_the_jvm_gives_it() {
+    const PARTITIONS: i32 = 7;
+    let hashes = [
+        ("21", -973_932_308),
+        ("foobar", -790_332_482),
+        ("a-little-bit-long-string", -985_981_536),
+        ("a-little-bit-longer-string", -1_486_304_829),
+        ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+        ("abc", 479_470_107i32),
+    ];
+    let broker = Broker::there("partitions");
+    broker.create(&[IN, OUT], PARTITIONS).await;
+    let mut log = broker.log("g", "s1", &[IN]);
+    log.renew_producer().await.expect("a producer");
+    let (ours, meta) = assigned(&mut log).await;
+    for &at in &ours {
+        log.seek(at, 0).await.expect("seeks");
+    }
+    let records: Vec<Outgoing> = hashes.iter().map(|(key, _)| outgoing(IN, key, "")).collect();
+    assert_eq!(log.transact(&records, &[], &meta).await, Ended::Committed);
+    let mut outbox = KafkaOutbox::new(broker.settings("", "", &[])).expect("a producer");
+    outbox.send(records).await.expect("stored");
+    let mut found = BTreeMap::new();
+    for record in read(&mut log, 2 * hashes.len()).await {
+        let key = String::from_utf8(record.key.expect("a key")).expect("text");
+        found.entry(key).or_insert_with(Vec::new).push(record.at.partition);
+    }
+    for (key, hash) in hashes {
+        let partition = (hash & i32::MAX) % PARTITIONS;
+        assert_eq!(found.remove(key), Some(vec![partition; 2]), "{key}");
+    }
     log.close().await;
 }
 

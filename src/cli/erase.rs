@@ -15,7 +15,7 @@ use super::{ConfigFile, block_on, one_order};
 /// Forget the person of an order: names, addresses, e-mail and phone, in the ledger and in the read model
 ///
 /// What happened to the order stays. Topics that carry personal data forget it by their retention, after 30 days at
-/// most; so does what was parked, once it is sent again. It cannot be undone: what still arrives about the person is
+/// most; so does what was parked, once it is sent again and decided. It cannot be undone: what still arrives about the person is
 /// not kept.
 #[derive(Args)]
 #[command(after_help = "Examples:

@@ -91,7 +91,8 @@ decided in time (then replay it again), or a server does not answer."
         /// Say what would be sent, and send nothing
         #[arg(long)]
         dry_run: bool,
-        /// A JSON object: the order's id, the records sent (with --dry-run: to be sent), and whether they were
+        /// A JSON object: the order's id, the records sent (with --dry-run: to be sent), whether they were, and what
+        /// stopped it
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -144,7 +145,7 @@ async fn list(config: &Config, limit: i64, json: bool) -> Result<ExitCode> {
                 it.topic,
                 it.partition,
                 it.offset,
-                if it.reason.is_empty() { "the one before was let go and is decided" } else { &it.reason }
+                it.reason
             );
         }
         println!("`./kept parked show ORDER` shows the records, `./kept parked replay ORDER` lets an order go on");
@@ -168,7 +169,7 @@ async fn would_send(config: &Config, order: &str, json: bool) -> Result<ExitCode
     let order = one_order(config, order).await?;
     let records = parked::show(&ledger(config).await?, order).await?;
     if json {
-        println!("{}", sent(order, &records, false));
+        println!("{}", sent(order, &records, false, None));
     } else {
         tell(order, &records);
         println!("would send these {} records to their topics again", records.len());
@@ -182,15 +183,22 @@ async fn resend(config: &Config, order: &str, by: &str, wait: Duration, json: bo
     let mut outbox = outbox(config)?;
     let mut done: Vec<ParkedRecord> = Vec::new();
     let trouble = loop {
-        let Some(record) = parked::let_go(&client, order, by).await? else {
-            break None;
+        let (record, fate) = match send_next(&client, &mut outbox, order, by, wait).await {
+            Ok(Some(sent)) => sent,
+            Ok(None) => break None,
+            Err(error) => break Some(format!("{error:#}; replay the order again")),
         };
-        outbox.send(vec![replay::parked(&record)]).await?;
         let place = format!("{}/{}/{}", record.topic, record.partition, record.offset);
         done.push(record);
-        match fate(&client, &done[done.len() - 1], wait).await? {
+        match fate {
             Fate::Decided if json => {}
             Fate::Decided => println!("{place} is decided"),
+            Fate::LeftWithout => {
+                break Some(format!(
+                    "{place} left the queue, and nothing was decided about this order: it cannot be read \
+                     (`./kept dead-letters list`), or is about another order; replay the order again to go on without it"
+                ));
+            }
             Fate::FailedAgain(why) => break Some(format!("{place} failed again, and is the first still: {why}")),
             Fate::Waits => {
                 break Some(format!(
@@ -202,33 +210,43 @@ async fn resend(config: &Config, order: &str, by: &str, wait: Duration, json: bo
         }
     };
     if json {
-        println!("{}", sent(order, &done, !done.is_empty()));
-    } else if done.is_empty() {
+        println!("{}", sent(order, &done, !done.is_empty(), trouble.as_deref()));
+    } else if done.is_empty() && trouble.is_none() {
         println!("order {order} is not parked");
     } else if trouble.is_none() {
         println!("order {order} is parked no more");
     }
+    let well = !done.is_empty() && trouble.is_none();
     if let Some(trouble) = trouble {
         eprintln!("{trouble}");
-        return Ok(ExitCode::FAILURE);
     }
-    Ok(if done.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What came of a record that was sent, as soon as something did.
-async fn fate(client: &Client, record: &ParkedRecord, wait: Duration) -> Result<Fate> {
+/// Sends the first record of an order to its topic again, and says what came of it; `None`: the order is not parked.
+async fn send_next(
+    client: &Client,
+    outbox: &mut impl Outbox,
+    order: OrderId,
+    by: &str,
+    wait: Duration,
+) -> Result<Option<(ParkedRecord, Fate)>> {
+    let Some(record) = parked::let_go(client, order, by).await? else {
+        return Ok(None);
+    };
+    outbox.send(vec![replay::parked(&record)]).await?;
     let until = Instant::now() + wait;
     loop {
-        match parked::fate(client, record.parked_id).await? {
+        match parked::fate(client, &record).await? {
             Fate::Waits if Instant::now() < until => tokio::time::sleep(Duration::from_millis(50)).await,
-            known => return Ok(known),
+            fate => return Ok(Some((record, fate))),
         }
     }
 }
 
-fn sent(order: OrderId, records: &[ParkedRecord], sent: bool) -> serde_json::Value {
+fn sent(order: OrderId, records: &[ParkedRecord], sent: bool, trouble: Option<&str>) -> serde_json::Value {
     let all: Vec<serde_json::Value> = records.iter().map(as_json).collect();
-    serde_json::json!({ "order_id": order.to_string(), "records": all, "sent": sent })
+    serde_json::json!({ "order_id": order.to_string(), "records": all, "sent": sent, "trouble": trouble })
 }
 
 fn as_json(it: &ParkedRecord) -> serde_json::Value {

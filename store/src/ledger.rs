@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     pg::{At, Prefix, Purpose, Schema, connect},
     seam::{
-        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Queue,
+        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Progress, Queue,
         TopicPartition, Written,
     },
     statements::statements,
@@ -116,7 +116,7 @@ statements! {
                   JOIN orders o ON o.order_id = u.order_id
                   JOIN causes c ON c.order_no = o.order_no AND c.cause_id = u.cause_id";
         // The first record of each order, if it was let go, and how many wait.
-        parked = "SELECT DISTINCT ON (order_id) order_id, CASE WHEN released_at IS NOT NULL THEN event_id END,
+        parked = "SELECT DISTINCT ON (order_id) order_id, CASE WHEN released_at IS NOT NULL THEN event_id END, parked_id,
                          count(*) OVER (PARTITION BY order_id)
                   FROM parked WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, parked_id";
         new_skus = "INSERT INTO skus (sku)
@@ -184,12 +184,10 @@ statements! {
                               SET topic = u.topic, partition_no = u.partition_no, record_offset = u.record_offset,
                                   traceparent = u.traceparent, reason = u.reason, released_at = NULL,
                                   released_by = NULL
-                              FROM unnest($1::uuid[], $2::text[], $3::int[], $4::bigint[], $5::uuid[], $6::text[],
-                                          $7::text[])
-                                   u(order_id, topic, partition_no, record_offset, event_id, traceparent, reason)
-                              WHERE p.order_id = u.order_id AND p.event_id = u.event_id AND p.released_at IS NOT NULL";
-        drop_parked = "DELETE FROM parked p USING unnest($1::uuid[], $2::uuid[]) u(order_id, event_id)
-                       WHERE p.order_id = u.order_id AND p.event_id = u.event_id AND p.released_at IS NOT NULL";
+                              FROM unnest($1::bigint[], $2::text[], $3::int[], $4::bigint[], $5::text[], $6::text[])
+                                   u(parked_id, topic, partition_no, record_offset, traceparent, reason)
+                              WHERE p.parked_id = u.parked_id";
+        drop_parked = "DELETE FROM parked WHERE parked_id = ANY($1::bigint[])";
     }
 }
 
@@ -496,9 +494,10 @@ impl PgTxn<'_> {
             found.acted.insert((Some(OrderId(row.get(0))), EventId(row.get(1))));
         }
         for row in parked {
-            let records: i64 = row.get(2);
+            let (parked_id, records): (i64, i64) = (row.get(2), row.get(3));
+            let let_go = row.get::<_, Option<Uuid>>(1);
             let queue = Queue {
-                let_go: row.get::<_, Option<Uuid>>(1).map(EventId),
+                let_go: let_go.map(|event_id| LetGo { event_id: EventId(event_id), parked_id }),
                 records: usize::try_from(records).unwrap_or(usize::MAX),
             };
             found.parked.insert(OrderId(row.get(0)), queue);
@@ -560,10 +559,8 @@ impl PgTxn<'_> {
         let entries = EntryRows::of(&written.events);
         let journal = JournalRows::of(&written.events, locked, step, self.places)?;
         let causes = CauseRows::of(&written.acted, locked)?;
-        let (again, parked) = written.parked.iter().partition::<Vec<_>, _>(|it| it.again);
+        let (again, parked) = written.parked.iter().partition::<Vec<_>, _>(|it| it.again.is_some());
         let (again, parked) = (ParkedRows::of(&again), ParkedRows::of(&parked));
-        let (unparked_orders, unparked): (Vec<Uuid>, Vec<Uuid>) =
-            written.unparked.iter().map(|(order, event)| (order.0, event.0)).unzip();
         let with = WithRows::of(&written.with, self.places)?;
         // Sent at once, done in this order; the first that fails is the one reported.
         let (changed, _, claimed, ..) = tokio::try_join!(
@@ -635,13 +632,12 @@ impl PgTxn<'_> {
                 &journal.bodies,
                 &journal.parties
             ]),
-            written!(txn, &statements.drop_parked, unparked.is_empty(), &[&unparked_orders, &unparked]),
+            written!(txn, &statements.drop_parked, written.unparked.is_empty(), &[&written.unparked]),
             written!(txn, &statements.write_parked_again, again.ids.is_empty(), &[
-                &again.ids,
+                &again.rows,
                 &again.topics,
                 &again.partitions,
                 &again.offsets,
-                &again.event_ids,
                 &again.traceparents,
                 &again.reasons
             ]),
@@ -1051,6 +1047,8 @@ fn place_of(places: &BTreeMap<TopicPartition, i32>, at: TopicPartition) -> Resul
 
 #[derive(Default)]
 struct ParkedRows<'a> {
+    /// Of records that are parked already.
+    rows: Vec<i64>,
     ids: Vec<Uuid>,
     topics: Vec<&'static str>,
     partitions: Vec<i32>,
@@ -1066,6 +1064,7 @@ impl<'a> ParkedRows<'a> {
     fn of(parked: &[&'a Parked]) -> Self {
         let mut rows = Self::default();
         for &it in parked {
+            rows.rows.extend(it.again);
             rows.ids.push(it.order_id.0);
             rows.topics.push(it.cause.topic.name());
             rows.partitions.push(it.cause.partition);

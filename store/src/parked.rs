@@ -11,6 +11,9 @@ use uuid::Uuid;
 
 use crate::pg::{At, StoreError};
 
+/// Why a record waits that came behind another one, once that one is gone.
+const NEXT: &str = "the one before it was let go and is decided";
+
 /// An order that is parked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedOrder {
@@ -39,7 +42,7 @@ pub struct ParkedRecord {
     pub traceparent: Option<String>,
     pub key: Vec<u8>,
     pub payload: Vec<u8>,
-    /// `None`: it waits behind another one.
+    /// `None`: it waits behind another one. The first of an order always has a reason.
     pub reason: Option<String>,
     pub at: Micros,
     /// Let go, but not decided yet.
@@ -53,10 +56,10 @@ pub struct ParkedRecord {
 pub async fn list(client: &Client, limit: i64) -> Result<Vec<ParkedOrder>, StoreError> {
     let rows = client
         .query(
-            "SELECT DISTINCT ON (order_id) order_id, coalesce(reason, ''), topic, partition_no, record_offset,
+            "SELECT DISTINCT ON (order_id) order_id, coalesce(reason, $1), topic, partition_no, record_offset,
                     count(*) OVER (PARTITION BY order_id), at
-             FROM parked ORDER BY order_id, (reason IS NULL), parked_id",
-            &[],
+             FROM parked ORDER BY order_id, parked_id",
+            &[&NEXT],
         )
         .await?;
     let mut orders: Vec<ParkedOrder> = rows
@@ -92,7 +95,11 @@ pub async fn show(client: &Client, order: OrderId) -> Result<Vec<ParkedRecord>, 
             &[&order.0],
         )
         .await?;
-    rows.iter().map(record).collect()
+    let mut records = rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
+    if let Some(first) = records.first_mut() {
+        first.reason.get_or_insert_with(|| NEXT.to_owned());
+    }
+    Ok(records)
 }
 
 /// Lets the first record of an order go, and returns it, to be sent to its topic again. `None`: the order is not parked.
@@ -100,16 +107,25 @@ pub async fn show(client: &Client, order: OrderId) -> Result<Vec<ParkedRecord>, 
 /// # Errors
 /// As [`show`].
 pub async fn let_go(client: &Client, order: OrderId, by: &str) -> Result<Option<ParkedRecord>, StoreError> {
-    let rows = client
-        .query(
-            "UPDATE parked SET released_at = coalesce(released_at, now()), released_by = coalesce(released_by, $2)
-             WHERE parked_id = (SELECT min(parked_id) FROM parked WHERE order_id = $1)
-             RETURNING parked_id, order_id, topic, partition_no, record_offset, event_id, traceparent, key, payload,
-                       reason, at, released_at IS NOT NULL",
-            &[&order.0, &by],
-        )
-        .await?;
-    rows.first().map(record).transpose()
+    loop {
+        let first = client
+            .query_opt(
+                "UPDATE parked SET released_at = coalesce(released_at, now()), released_by = $2
+                 WHERE parked_id = (SELECT min(parked_id) FROM parked WHERE order_id = $1)
+                 RETURNING parked_id, order_id, topic, partition_no, record_offset, event_id, traceparent, key, payload,
+                           reason, at, released_at IS NOT NULL",
+                &[&order.0, &by],
+            )
+            .await?;
+        if let Some(first) = first {
+            return record(&first).map(Some);
+        }
+        // The first one may have left under our eyes; then the next one is the first.
+        let left = client.query_opt("SELECT FROM parked WHERE order_id = $1 LIMIT 1", &[&order.0]).await?;
+        if left.is_none() {
+            return Ok(None);
+        }
+    }
 }
 
 /// What came of a record that was let go.
@@ -119,6 +135,9 @@ pub enum Fate {
     Waits,
     /// It was decided about, and left the queue.
     Decided,
+    /// It left the queue, and nothing was decided about this order: it cannot be read and is a dead letter, or its key
+    /// named this order and it is about another one.
+    LeftWithout,
     /// It failed again, for this reason, and is the first of its order still.
     FailedAgain(String),
 }
@@ -127,18 +146,14 @@ pub enum Fate {
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn fate(client: &Client, parked_id: i64) -> Result<Fate, StoreError> {
-    let row = client
-        .query_opt(
-            "SELECT released_at IS NOT NULL, coalesce(reason, '') FROM parked WHERE parked_id = $1",
-            &[&parked_id],
-        )
-        .await?;
-    Ok(match row {
-        None => Fate::Decided,
-        Some(row) if row.get(0) => Fate::Waits,
-        Some(row) => Fate::FailedAgain(row.get(1)),
-    })
+pub async fn fate(client: &Client, record: &ParkedRecord) -> Result<Fate, StoreError> {
+    let query = "SELECT released_at IS NOT NULL, coalesce(reason, '') FROM parked WHERE parked_id = $1";
+    if let Some(row) = client.query_opt(query, &[&record.parked_id]).await? {
+        return Ok(if row.get(0) { Fate::Waits } else { Fate::FailedAgain(row.get(1)) });
+    }
+    let query = "SELECT FROM causes c JOIN orders o USING (order_no) WHERE o.order_id = $1 AND c.cause_id = $2";
+    let decided = client.query_opt(query, &[&record.order_id.0, &record.event_id.0]).await?;
+    Ok(if decided.is_some() { Fate::Decided } else { Fate::LeftWithout })
 }
 
 fn record(row: &Row) -> Result<ParkedRecord, StoreError> {

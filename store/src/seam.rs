@@ -74,9 +74,17 @@ pub struct Locked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
     /// Its first record, when that one was let go: it is decided when it comes again.
-    pub let_go: Option<EventId>,
+    pub let_go: Option<LetGo>,
     /// How many records wait, that one included.
     pub records: usize,
+}
+
+/// The first record of a parked order, on its way again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LetGo {
+    pub event_id: EventId,
+    /// Its row.
+    pub parked_id: i64,
 }
 
 /// An event with its finished bytes and where it came from: one row of the journal.
@@ -103,8 +111,8 @@ pub struct Parked {
     pub payload: Vec<u8>,
     /// `None`: it waits behind another record of its order.
     pub reason: Option<String>,
-    /// It was let go and failed again: it stays the first of its order.
-    pub again: bool,
+    /// It was let go and failed again: it stays the first of its order, in this row.
+    pub again: Option<i64>,
 }
 
 /// What decisions about a partition's records are made with, from an offset on until it changes.
@@ -128,8 +136,8 @@ pub struct Written {
     /// Causes acted on in this batch.
     pub acted: Vec<(Option<OrderId>, EventId)>,
     pub parked: Vec<Parked>,
-    /// Records that were let go and are dealt with: they leave the queues of their orders.
-    pub unparked: Vec<(OrderId, EventId)>,
+    /// Rows of records that were let go and are dealt with: they leave the queues of their orders.
+    pub unparked: Vec<i64>,
     /// Where it is not as in the batch before.
     pub with: Vec<DecidedWith>,
 }

@@ -19,16 +19,28 @@ use kept_schemas::{
 use kept_store::{
     PgLedger, PgTimers,
     answers::{self, Known},
+    calls::{Call, CallState, call_id},
     gauges, journal,
     parked::{self, Fate},
     pg::{Purpose, connect},
     reference::{self, Recheck},
     schemas,
     seam::{
-        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Queue, Timers,
+        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Queue, Timers,
         TopicPartition, Written,
     },
 };
+
+/// What a ledger's session must have, so that a worker that was stopped or cut off holds nobody up.
+const SESSION: [(&str, &str); 7] = [
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("lock_timeout", "5s"),
+    ("statement_timeout", "30s"),
+    ("tcp_user_timeout", "8s"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("synchronous_commit", "on"),
+];
 
 const AT: TopicPartition = TopicPartition { topic: Topic::OrdersValidated, partition: 0 };
 
@@ -600,7 +612,7 @@ async fn a_parked_order_is_known_as_parked_and_tries_are_counted() {
         key: b"k".to_vec(),
         payload: vec![0, 1, 2],
         reason: reason.map(str::to_owned),
-        again: false,
+        again: None,
     };
     let parked = vec![parked(Some("a panic"), 0), parked(None, 1)];
     txn.write(&Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
@@ -624,7 +636,7 @@ async fn a_record_of_a_topic_made_anew_is_parked_beside_one_of_the_old_topic_at_
         let cause = Cause { event_id: EventId::of_input("test", event, b""), ..cause(0) };
         let reason = Some("a panic".to_owned());
         let parked =
-            vec![Parked { order_id: id(number), cause, key: b"k".to_vec(), payload: vec![0], reason, again: false }];
+            vec![Parked { order_id: id(number), cause, key: b"k".to_vec(), payload: vec![0], reason, again: None }];
         txn.write(&Written { facts: locked.facts, parked, ..Written::default() }).await.expect("writes");
         txn.commit().await.expect("commits");
     }
@@ -746,7 +758,7 @@ async fn due_timers_come_oldest_first_but_not_those_of_parked_orders() {
         state.timers = vec![timer("now", due_at), timer("later", Micros(i64::MAX))];
     }
     let reason = Some("x".into());
-    let parked = Parked { order_id: id(3), cause: cause(0), key: vec![], payload: vec![], reason, again: false };
+    let parked = Parked { order_id: id(3), cause: cause(0), key: vec![], payload: vec![], reason, again: None };
     txn.write(&Written { facts: locked.facts, parked: vec![parked], ..Written::default() }).await.expect("writes");
     txn.commit().await.expect("commits");
 
@@ -774,40 +786,83 @@ async fn a_parked_order_is_let_go_record_by_record_in_the_order_they_came() {
         reason: reason.map(str::to_owned),
         again,
     };
-    let (first, second) = (record(4, None, false).cause.event_id, record(5, None, false).cause.event_id);
-    write(&mut ledger, vec![record(4, Some("a panic"), false), record(5, None, false)], vec![]).await;
+    let (first, second) = (record(4, None, None).cause.event_id, record(5, None, None).cause.event_id);
+    write(&mut ledger, Written { parked: vec![record(4, Some("a panic"), None), record(5, None, None)], ..none() })
+        .await;
     let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
     let list = parked::list(&client, 10).await.expect("a list");
     assert_eq!((list.len(), list[0].records, list[0].reason.as_str(), list[0].offset), (1, 2, "a panic", 4));
 
     let gone = parked::let_go(&client, id(1), "lena").await.expect("asked").expect("it is parked");
     assert_eq!((gone.offset, gone.event_id, gone.released), (4, first, true));
-    assert_eq!(queue(&mut ledger).await, Some(Queue { let_go: Some(first), records: 2 }));
-    assert_eq!(parked::fate(&client, gone.parked_id).await.expect("known"), Fate::Waits);
+    let let_go = Some(LetGo { event_id: first, parked_id: gone.parked_id });
+    assert_eq!(queue(&mut ledger).await, Some(Queue { let_go, records: 2 }));
+    assert_eq!(parked::fate(&client, &gone).await.expect("known"), Fate::Waits);
     let again = parked::let_go(&client, id(1), "lena").await.expect("asked").expect("after a crash: once more");
     assert_eq!(again.parked_id, gone.parked_id);
 
-    write(&mut ledger, vec![record(9, Some("a panic, still"), true)], vec![]).await;
+    let failed = record(9, Some("a panic, still"), Some(gone.parked_id));
+    write(&mut ledger, Written { parked: vec![failed], ..none() }).await;
     assert_eq!(queue(&mut ledger).await, Some(Queue { let_go: None, records: 2 }));
     let failed = Fate::FailedAgain("a panic, still".into());
-    assert_eq!(parked::fate(&client, gone.parked_id).await.expect("known"), failed);
+    assert_eq!(parked::fate(&client, &gone).await.expect("known"), failed);
     let all = parked::show(&client, id(1)).await.expect("shown");
     assert_eq!(all.iter().map(|it| (it.offset, it.released)).collect::<Vec<_>>(), [(9, false), (5, false)]);
 
-    for (event, left) in [(first, Some(Queue { let_go: None, records: 1 })), (second, None)] {
+    // The first is decided about; the second turns out to be unreadable, and is dealt with all the same.
+    let rounds = [
+        (first, vec![(Some(id(1)), first)], Fate::Decided, Some(Queue { let_go: None, records: 1 })),
+        (second, vec![], Fate::LeftWithout, None),
+    ];
+    for (event, acted, fate, left) in rounds {
         let gone = parked::let_go(&client, id(1), "lena").await.expect("asked").expect("it is parked");
         assert_eq!(gone.event_id, event);
-        write(&mut ledger, vec![], vec![(id(1), event)]).await;
-        assert_eq!(parked::fate(&client, gone.parked_id).await.expect("known"), Fate::Decided);
+        write(&mut ledger, Written { unparked: vec![gone.parked_id], acted, ..none() }).await;
+        assert_eq!(parked::fate(&client, &gone).await.expect("known"), fate);
         assert_eq!(queue(&mut ledger).await, left);
+        let list = parked::list(&client, 10).await.expect("a list");
+        assert_eq!(list.first().is_some_and(|it| it.reason.contains("let go")), left.is_some(), "{list:?}");
     }
     assert_eq!(parked::let_go(&client, id(1), "lena").await.expect("asked"), None);
 }
 
-async fn write(ledger: &mut PgLedger, parked: Vec<Parked>, unparked: Vec<(OrderId, EventId)>) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lets_an_order_go_while_its_first_record_leaves_gets_the_next_one() {
+    let on = Deployment::new().await;
+    let mut ledger = ledger(&on).await;
+    ledger.take(AT, "t", 0).await.expect("taken");
+    let record = |offset| Parked {
+        order_id: id(1),
+        cause: cause(offset),
+        key: b"k".to_vec(),
+        payload: vec![7],
+        reason: None,
+        again: None,
+    };
+    write(&mut ledger, Written { parked: vec![record(4), record(5)], ..none() }).await;
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    let gone = parked::let_go(&client, id(1), "lena").await.expect("asked").expect("it is parked");
     let mut txn = ledger.begin().await.expect("a transaction");
     let locked = lock(&mut txn, &[id(1)], &[]).await;
-    txn.write(&Written { facts: locked.facts, parked, unparked, ..Written::default() }).await.expect("writes");
+    let written = Written { facts: locked.facts, unparked: vec![gone.parked_id], ..Written::default() };
+    txn.write(&written).await.expect("writes");
+    let asked = tokio::spawn(async move { parked::let_go(&client, id(1), "jan").await });
+    // It waits for the row that is about to leave.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!asked.is_finished());
+    txn.commit().await.expect("commits");
+    let next = asked.await.expect("it ends").expect("asked").expect("the next one is parked");
+    assert_eq!(next.offset, 5);
+}
+
+fn none() -> Written {
+    Written::default()
+}
+
+async fn write(ledger: &mut PgLedger, written: Written) {
+    let mut txn = ledger.begin().await.expect("a transaction");
+    let locked = lock(&mut txn, &[id(1)], &[]).await;
+    txn.write(&Written { facts: locked.facts, ..written }).await.expect("writes");
     txn.commit().await.expect("commits");
 }
 
@@ -829,4 +884,45 @@ async fn the_same_key_gets_the_same_answer_and_another_body_none() {
     assert_eq!(answers::begin(&client, "shop", "k", "hash").await.expect("known"), Known::Answered(202, "{}".into()));
     assert_eq!(answers::begin(&client, "shop", "k", "other").await.expect("known"), Known::Other);
     assert_eq!(answers::forget(&client, 0).await.expect("forgotten"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_reads_back_as_it_was_planned_in_every_state_and_is_planned_once() {
+    let on = Deployment::new().await;
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Command).await.expect("a session");
+    for (revision, &state) in (0..).zip(CallState::ALL) {
+        let some = |text: &str| Some(text.to_owned());
+        let call = Call {
+            call_id: call_id("label", &["s1", "p1"], revision),
+            order_no: Some(7),
+            purpose: "label".into(),
+            partner: "carrier".into(),
+            account: "nl".into(),
+            lane: "labels".into(),
+            state,
+            revision,
+            supersedes: Some(call_id("label", &["s1", "p1"], revision - 1)),
+            intent: "{}".into(),
+            conversation: some("[]"),
+            body_hash: some("00"),
+            reference: some("r"),
+            detail: some("busy"),
+            attempt: 2,
+            deadline_at: Some(Micros(1_700_000_000_000_000)),
+        };
+        call.plan(&client).await.expect("planned");
+        Call { detail: None, ..call.clone() }.plan(&client).await.expect("it is there already");
+        assert_eq!(Call::read(&client, call.call_id).await.expect("read"), Some(call));
+    }
+    assert_eq!(Call::read(&client, call_id("label", &["none"], 0)).await.expect("read"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledgers_session_ends_what_it_left_open_and_waits_for_no_lock_for_ever() {
+    let on = Deployment::new().await;
+    let client = connect(&on.url, &on.prefix.ledger(), Purpose::Ledger).await.expect("a session");
+    for (setting, wanted) in SESSION {
+        let row = client.query_one(&format!("SHOW {setting}"), &[]).await.expect("shown");
+        assert_eq!(row.get::<_, &str>(0), wanted, "{setting}");
+    }
 }

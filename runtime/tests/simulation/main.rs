@@ -54,7 +54,7 @@ fn the_engine_does_everything_exactly_once_in_every_schedule() {
     let began = Instant::now();
     let schedules = number("KEPT_SIM_SCHEDULES").unwrap_or(3_000);
     let mut acted: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let (mut late, mut kills, mut pauses) = (0, 0, 0);
+    let (mut late, mut kills, mut pauses, mut anew) = (0, 0, 0, 0);
     for seed in 0..schedules {
         let mut schedule = Schedule::new(seed, None, false);
         match schedule.run() {
@@ -66,14 +66,19 @@ fn the_engine_does_everything_exactly_once_in_every_schedule() {
                 late += report.late_applied;
                 kills += report.kills;
                 pauses += report.pauses;
+                anew += report.anew;
             }
         }
     }
     eprintln!(
-        "{schedules} schedules in {:?}: {kills} kills, {pauses} stops, {late} late ends that hit",
+        "{schedules} schedules in {:?}: {kills} kills, {pauses} stops, {late} late ends that hit, {anew} steps stopped \
+         by a topic made anew",
         began.elapsed()
     );
     eprintln!("{acted:?}");
+    for (count, what) in [(late, "late ends"), (kills, "kills"), (pauses, "stops"), (anew, "topics made anew")] {
+        assert!(count > 0, "no {what} in any schedule");
+    }
     // A guard that never acted was not tested.
     for guard in [
         "fences",

@@ -10,8 +10,8 @@ use std::{
 use kept_processors::ledger::{Facts, LedgerEvent, OrderState, Sku};
 use kept_schemas::{EventId, Micros, OrderId, Topic};
 use kept_store::seam::{
-    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Progress, Queue, Sink,
-    SinkInput, SinkRecord, SinkTxn, TopicPartition, Written,
+    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Progress, Queue,
+    Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition, Written,
 };
 
 use rand::Rng;
@@ -48,6 +48,13 @@ struct Pending {
     done: Rc<Cell<Option<bool>>>,
 }
 
+/// A row that a transaction locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lock {
+    Place(Row),
+    Order(OrderId),
+}
+
 #[derive(Default, Clone)]
 struct Staged {
     moves: Vec<(Book, Advance)>,
@@ -55,7 +62,7 @@ struct Staged {
     rows: Vec<JournalRow>,
     acted: Vec<(Option<OrderId>, EventId)>,
     parked: Vec<Parked>,
-    unparked: Vec<(OrderId, EventId)>,
+    unparked: Vec<i64>,
     with: Vec<DecidedWith>,
     applied: Vec<SinkRecord>,
 }
@@ -64,16 +71,16 @@ struct Staged {
 pub struct Store {
     pub progress: BTreeMap<Row, Progress>,
     owner: BTreeMap<Row, u64>,
-    locks: BTreeMap<Row, u64>,
+    locks: BTreeMap<Lock, u64>,
     sessions: BTreeMap<u64, Session>,
     pending: Vec<Pending>,
     pub orders: BTreeMap<OrderId, OrderState>,
     pub acted: BTreeSet<(Option<OrderId>, EventId)>,
     pub journal: Vec<JournalRow>,
     /// The queues of parked orders, each in the order they came.
-    pub parked: Vec<Parked>,
-    /// The first record of an order, when it was let go.
-    let_go: BTreeMap<OrderId, EventId>,
+    pub parked: BTreeMap<i64, Parked>,
+    /// Records that were let go, by their rows.
+    let_go: BTreeSet<i64>,
     /// Everything that was ever parked, and where it stood then.
     pub queued: Vec<Parked>,
     /// Places of parked records that were sent again and dealt with.
@@ -82,6 +89,7 @@ pub struct Store {
     pub with: BTreeMap<(TopicPartition, i64), BTreeMap<Topic, i64>>,
     attempts: BTreeMap<(Row, i64), i32>,
     next_journal: i64,
+    next_row: i64,
     /// An input topic was deleted and made anew.
     pub made_anew: bool,
     pub applied: Vec<SinkRecord>,
@@ -109,18 +117,18 @@ impl Store {
 
     /// Lets the first record of a parked order go; it is to be sent again.
     pub fn let_go(&mut self, order: OrderId) -> Option<Parked> {
-        let first = self.parked.iter().find(|it| it.order_id == order)?;
-        self.let_go.insert(order, first.cause.event_id);
+        let (row, first) = self.parked.iter().find(|(_, it)| it.order_id == order)?;
+        self.let_go.insert(*row);
         Some(first.clone())
     }
 
-    /// Where the record stands that was let go, and now is no more.
-    fn take_let_go(&mut self, order: OrderId, event: EventId) -> usize {
-        assert_eq!(self.let_go.remove(&order), Some(event), "only the one that was let go is dealt with");
-        let first = self.parked.iter().position(|it| it.order_id == order).expect("it is parked");
-        let cause = &self.parked[first].cause;
-        self.left.insert((TopicPartition { topic: cause.topic, partition: cause.partition }, cause.offset));
-        first
+    /// Takes a record out of its queue that was let go and is dealt with.
+    fn take(&mut self, row: i64) -> Parked {
+        assert!(self.let_go.remove(&row), "only what was let go is dealt with");
+        let it = self.parked.remove(&row).expect("it is parked");
+        let at = TopicPartition { topic: it.cause.topic, partition: it.cause.partition };
+        self.left.insert((at, it.cause.offset));
+        it
     }
 
     pub fn tick(&mut self, world: &mut World) {
@@ -172,17 +180,21 @@ impl Store {
         self.orders.extend(staged.facts.orders);
         self.acted.extend(staged.acted);
         self.journal.extend(staged.rows);
-        for (order, event) in staged.unparked {
-            let first = self.take_let_go(order, event);
-            self.parked.remove(first);
+        for row in staged.unparked {
+            self.take(row);
         }
         for it in staged.parked {
-            if it.again {
-                let first = self.take_let_go(it.order_id, it.cause.event_id);
-                self.parked[first] = it;
-            } else {
-                self.queued.push(it.clone());
-                self.parked.push(it);
+            match it.again {
+                Some(row) => {
+                    let before = self.take(row);
+                    assert_eq!(before.cause.event_id, it.cause.event_id, "only the one that was let go fails again");
+                    self.parked.insert(row, it);
+                }
+                None => {
+                    self.next_row += 1;
+                    self.queued.push(it.clone());
+                    self.parked.insert(self.next_row, it);
+                }
             }
         }
         self.with.extend(staged.with.into_iter().map(|it| ((it.at, it.from_offset), it.versions)));
@@ -223,7 +235,7 @@ impl ModelStore {
             if let Some(&old) = it.store.owner.get(&row).filter(|&&old| old != self.session && ends) {
                 it.store.end(old);
             }
-            let holder = it.store.locks.get(&row).copied();
+            let holder = it.store.locks.get(&Lock::Place(row)).copied();
             if let Some(holder) = holder.filter(|&holder| holder != self.session) {
                 it.store.end(holder);
             }
@@ -342,30 +354,35 @@ impl Drop for ModelTxn {
 }
 
 impl ModelTxn {
+    /// Waits for a row's lock; it is held until the transaction ends.
+    async fn take_lock(&self, lock: Lock) -> Result<(), LedgerError> {
+        let until = self.world.borrow().now + 10_000;
+        loop {
+            {
+                let mut world = self.world.borrow_mut();
+                let holder = world.store.locks.get(&lock).copied();
+                if holder.is_none_or(|holder| holder == self.session) {
+                    world.store.locks.insert(lock, self.session);
+                    return Ok(());
+                }
+                if world.now >= until {
+                    return Err(LedgerError::Repeat("lock timeout".into()));
+                }
+                let now = world.now;
+                if let Some(session) = world.store.sessions.get_mut(&self.session) {
+                    session.touched = now;
+                }
+            }
+            nap(&self.world, 20).await;
+            trip(&self.world, self.session).await?;
+        }
+    }
+
     async fn compare_and_set(&mut self, moves: &[Advance]) -> Result<bool, LedgerError> {
         trip(&self.world, self.session).await?;
         for it in moves {
             let row = (self.book, it.at);
-            let until = self.world.borrow().now + 10_000;
-            loop {
-                {
-                    let mut world = self.world.borrow_mut();
-                    let holder = world.store.locks.get(&row).copied();
-                    if holder.is_none_or(|holder| holder == self.session) {
-                        world.store.locks.insert(row, self.session);
-                        break;
-                    }
-                    if world.now >= until {
-                        return Err(LedgerError::Repeat("lock timeout".into()));
-                    }
-                    let now = world.now;
-                    if let Some(session) = world.store.sessions.get_mut(&self.session) {
-                        session.touched = now;
-                    }
-                }
-                nap(&self.world, 20).await;
-                trip(&self.world, self.session).await?;
-            }
+            self.take_lock(Lock::Place(row)).await?;
             let ok = self
                 .world
                 .borrow()
@@ -421,6 +438,9 @@ impl LedgerTxn for ModelTxn {
         if self.world.borrow_mut().chance(0.01) {
             return Err(LedgerError::Repeat("deadlock".into()));
         }
+        for &order in &keys.orders {
+            self.take_lock(Lock::Order(order)).await?;
+        }
         let it = self.world.borrow();
         let mut locked = Locked::default();
         locked.facts.now = Micros(i64::try_from(it.now).expect("small"));
@@ -428,10 +448,11 @@ impl LedgerTxn for ModelTxn {
             let state = it.store.orders.get(&order_id).cloned();
             let state = state.unwrap_or_else(|| OrderState { order_id, ..Default::default() });
             locked.facts.orders.insert(order_id, state);
-            let records = it.store.parked.iter().filter(|parked| parked.order_id == order_id).count();
-            if records > 0 {
-                let let_go = it.store.let_go.get(&order_id).copied();
-                locked.parked.insert(order_id, Queue { let_go, records });
+            let mut queue = it.store.parked.iter().filter(|(_, parked)| parked.order_id == order_id);
+            if let Some((&parked_id, first)) = queue.next() {
+                let gone = it.store.let_go.contains(&parked_id);
+                let let_go = gone.then_some(LetGo { event_id: first.cause.event_id, parked_id });
+                locked.parked.insert(order_id, Queue { let_go, records: 1 + queue.count() });
             }
         }
         for &(order, cause) in &keys.causes {

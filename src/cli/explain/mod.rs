@@ -116,7 +116,7 @@ async fn story(ledger: &Client, registry: &Registry, order: OrderId, person: boo
         .map(|it| Parked {
             record: format!("{}/{}/{}", it.topic, it.partition, it.offset),
             since: it.at.rfc3339(),
-            reason: it.reason,
+            reason: it.reason.map(|why| if it.released { format!("{why}; let go, not decided yet") } else { why }),
         })
         .collect();
     Ok(Story::of(order, state, happened, parked, person))

@@ -486,7 +486,7 @@ impl Deployment {
         let id = order.to_string();
         let patience = RECOVERY.as_secs().to_string();
         let replay = ["parked", "replay", &id, "--by", "chaos", "--wait", &patience];
-        block_in_place(|| self.launcher.command(&replay, &env))?;
+        let replayed = block_in_place(|| self.launcher.command(&replay, &env));
         let paid =
             self.wait_for(RECOVERY, async |eyes| Ok(eyes.status(order).await?.is_some_and(|it| it != "held"))).await;
         let note = format!("{ends} processes ended, then it was parked");
@@ -495,7 +495,11 @@ impl Deployment {
                 Ok(words) => words,
                 Err(error) => format!("where it stands could not be asked: {error:#}"),
             };
-            return Ok((None, format!("{note}, but sent again it was not decided: {standing}")));
+            let said = replayed.err().map(|error| format!("; {error:#}")).unwrap_or_default();
+            return Ok((None, format!("{note}, but sent again it was not decided: {standing}{said}")));
+        }
+        if let Err(error) = replayed {
+            return Ok((None, format!("{note}; it went on, but replay did not say so: {error:#}")));
         }
         if !ENDS.contains(&ends) {
             return Ok((None, format!("{note}, which should be at the third start that meets it")));

@@ -191,6 +191,8 @@ fn guards(deployment: &Deployment) -> Vec<Guard> {
         counted("records worked on alone after an unclean start", "kept_careful_records", true),
         counted("records that could not be read (dead letters)", "kept_dead_letters", true),
         counted("orders parked", "kept_parked", true),
+        counted("records queued behind a parked one", "kept_queued_behind_parked", false),
+        counted("offsets that the broker forgot", "kept_forgotten_offsets", false),
         counted("leased slots lost while they were held", "kept_leases_lost", true),
         counted("connections to Postgres replaced", "kept_reconnects", true),
         Guard { name: "steps stopped by a topic made anew", acted: deployment.side_stops, must_act: true },
