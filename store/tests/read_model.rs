@@ -508,15 +508,13 @@ async fn a_batch_of_a_sink_that_lost_its_partition_does_not_happen() {
 async fn a_dead_letter_is_kept_whole_and_once_and_not_for_ever() {
     let on = Deployment::new().await;
     let mut bench = Bench::new(&on).await;
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    let today = Micros(i64::try_from(since.as_micros()).expect("an instant"));
     let letter = DeadLetter {
         step: "enrich".into(),
         topic: "orders.received".into(),
         partition: 1,
         offset: 8,
         reason: "too short".into(),
-        at: today,
+        at: today(),
         key: None,
         payload: Some(vec![0, 1]),
     };
@@ -535,6 +533,11 @@ async fn a_dead_letter_is_kept_whole_and_once_and_not_for_ever() {
     let rows = client.query("SELECT topic, record_offset, payload FROM dead_letters", &[]).await.expect("rows");
     assert_eq!(rows.len(), 1);
     assert_eq!(rows[0].get::<_, Vec<u8>>(2), [0, 1]);
+}
+
+fn today() -> Micros {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    Micros(i64::try_from(since.as_micros()).expect("an instant"))
 }
 
 /// Writes a history to the ledger's journal, as one record's events.
@@ -589,7 +592,8 @@ async fn a_rebuilt_model_equals_the_live_one_and_goes_on_where_it_stood() {
     let client = connect(&on.url, &on.prefix.read(), Purpose::Command).await.expect("a session");
     let all = history();
     let records: Vec<SinkRecord> = (0..).zip(all.clone()).map(|(offset, event)| record(offset, event)).collect();
-    let letter = DeadLetter { step: "enrich".into(), topic: "orders.received".into(), ..Default::default() };
+    let (step, topic) = ("enrich".to_owned(), "orders.received".to_owned());
+    let letter = DeadLetter { step, topic, at: today(), ..Default::default() };
     let letter = SinkRecord { input: SinkInput::DeadLetter(Box::new(letter)), ..record(99, all[0].clone()) };
     write_journal(&on, all.clone()).await;
     // The sink is behind the journal by ten events, and somebody damaged its tables.
