@@ -148,7 +148,8 @@ fn stage<I: Record, O: Record>(
     handle.block_on(made.delete())?;
     let what = format!("{name}, {lines} lines: against decode+encode");
     let config = plan.config(&format!("{lines} lines an order, one thread"));
-    Ok(pace_rows(&what, "records", &ours, &theirs, Some(0.8), &config))
+    // The loop decides nothing, so no goal holds for the ratio: `pass` has the goal for what the engine costs.
+    Ok(pace_rows(&what, "records", &ours, &theirs, None, &config))
 }
 
 /// One run of a step over its whole input, as a group of its own.
