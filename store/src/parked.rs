@@ -40,7 +40,6 @@ pub struct ParkedRecord {
     /// To be sent along when it is sent again: it is the same event.
     pub event_id: EventId,
     pub traceparent: Option<String>,
-    pub key: Vec<u8>,
     pub payload: Vec<u8>,
     /// `None`: it waits behind another one. The first of an order always has a reason.
     pub reason: Option<String>,
@@ -89,7 +88,7 @@ pub async fn list(client: &Client, limit: i64) -> Result<Vec<ParkedOrder>, Store
 pub async fn show(client: &Client, order: OrderId) -> Result<Vec<ParkedRecord>, StoreError> {
     let rows = client
         .query(
-            "SELECT parked_id, order_id, topic, partition_no, record_offset, event_id, traceparent, key, payload,
+            "SELECT parked_id, order_id, topic, partition_no, record_offset, event_id, traceparent, payload,
                     reason, at, released_at IS NOT NULL
              FROM parked WHERE order_id = $1 ORDER BY parked_id",
             &[&order.0],
@@ -112,7 +111,7 @@ pub async fn let_go(client: &Client, order: OrderId, by: &str) -> Result<Option<
             .query_opt(
                 "UPDATE parked SET released_at = coalesce(released_at, now()), released_by = $2
                  WHERE parked_id = (SELECT min(parked_id) FROM parked WHERE order_id = $1)
-                 RETURNING parked_id, order_id, topic, partition_no, record_offset, event_id, traceparent, key, payload,
+                 RETURNING parked_id, order_id, topic, partition_no, record_offset, event_id, traceparent, payload,
                            reason, at, released_at IS NOT NULL",
                 &[&order.0, &by],
             )
@@ -158,7 +157,7 @@ pub async fn fate(client: &Client, record: &ParkedRecord) -> Result<Fate, StoreE
 
 fn record(row: &Row) -> Result<ParkedRecord, StoreError> {
     let (order_id, topic, event_id): (Uuid, &str, Uuid) = (row.get(1), row.get(2), row.get(5));
-    let At(at) = row.get(10);
+    let At(at) = row.get(9);
     Ok(ParkedRecord {
         parked_id: row.get(0),
         order_id: OrderId(order_id),
@@ -169,10 +168,9 @@ fn record(row: &Row) -> Result<ParkedRecord, StoreError> {
         offset: row.get(4),
         event_id: EventId(event_id),
         traceparent: row.get(6),
-        key: row.get(7),
-        payload: row.get(8),
-        reason: row.get(9),
+        payload: row.get(7),
+        reason: row.get(8),
         at,
-        released: row.get(11),
+        released: row.get(10),
     })
 }
