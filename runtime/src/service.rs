@@ -313,9 +313,9 @@ fn start<R: Rules + Clone + 'static>(
     board: &Arc<Board>,
 ) -> Result<Option<Running>, Stopped> {
     let failed = |step: &str, reason: String| Stopped { step: step.to_owned(), reason };
-    let address = handle
-        .block_on(ops::serve(&config.ops, Arc::clone(board)))
-        .map_err(|error| failed("ops", format!("cannot listen on {}: {error}", config.ops)))?;
+    let address = handle.block_on(ops::serve(&config.ops, Arc::clone(board))).map_err(|error| {
+        failed("ops", format!("cannot listen on {}: {error}; KEPT_OPS (`ops`) names another address", config.ops))
+    })?;
     tracing::info!(%address, "health and metrics are served");
     let waited = handle.block_on(wait_for_servers(config, patience.start, stop));
     let Some(registry) = waited.map_err(|reason| failed("start", reason))? else {

@@ -137,9 +137,9 @@ async fn http(given: Given, door: Arc<Worker>) -> Result<(), String> {
     let pages = kept_console::routes(config.read_url(), &prefix, guard);
     let (tell, told) = watch::channel(false);
     let (reference, codec) = (Box::new(move || data.snapshot()), Box::new(move || registry.codec()));
-    let service = Service::start(settings, reference, codec, Arc::new(outbox), pages, told)
-        .await
-        .map_err(|error| format!("cannot listen on {}: {error}", config.http))?;
+    let service = Service::start(settings, reference, codec, Arc::new(outbox), pages, told).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; KEPT_HTTP (`http`) names another address", config.http)
+    })?;
     door.enter(Phase::Running);
     tracing::info!(address = %service.address(), "the API and the pages are served");
     while !given.stop.load(Ordering::Relaxed) {
