@@ -50,6 +50,8 @@ counters! {
     cas_misses,
     /// Events emitted from the journal, not from the batch that decided them.
     re_emissions,
+    /// Records found on their topics, so that they were not sent again.
+    found_sent,
     /// Committed offsets that the broker gave back older than it had confirmed.
     forgotten_offsets,
     /// Producers replaced after an abort or an ambiguous end.

@@ -31,7 +31,10 @@ use rdkafka::{
 use rdkafka_sys as sys;
 use tokio::task::JoinHandle;
 
-use crate::log::{Ask, Change, Ended, Log, LogError, LogRecord, Outgoing, Polled, TopicFacts};
+use crate::{
+    log::{Ask, Change, End, Ended, Found, Log, LogError, LogRecord, Look, Outgoing, Polled, TopicFacts},
+    outputs,
+};
 
 /// A dead member's partitions go to others after this long.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +44,7 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// A stuck worker is put out of the group after this long without a poll.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
 /// Requests to the broker.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 /// A batch is full at so many bytes of values, however few records they are, unless it is told otherwise.
 const BATCH_BYTES: usize = 4 << 20;
 /// Longer than a transaction can stay open.
@@ -65,11 +68,11 @@ pub struct KafkaSettings {
 }
 
 impl KafkaSettings {
-    fn name(&self, topic: Topic) -> String {
+    pub(crate) fn name(&self, topic: Topic) -> String {
         format!("{}{}", self.prefix, topic.name())
     }
 
-    fn topic(&self, name: &str) -> Option<Topic> {
+    pub(crate) fn topic(&self, name: &str) -> Option<Topic> {
         name.strip_prefix(&self.prefix).and_then(Topic::of)
     }
 }
@@ -307,6 +310,7 @@ pub struct KafkaLog {
     /// An error that came while records were being gathered.
     pending: Option<LogError>,
     batch_bytes: usize,
+    began: Instant,
     /// The transaction that was begun and is not ended, and until when it must be; or why it cannot go on.
     open: Option<Result<Instant, Ended>>,
     /// A question for topic ids that is under way.
@@ -335,6 +339,7 @@ impl KafkaLog {
             positions: BTreeMap::new(),
             pending: None,
             batch_bytes: BATCH_BYTES,
+            began: Instant::now(),
             open: None,
             asked: None,
         })
@@ -466,6 +471,78 @@ impl KafkaLog {
         Ended::Aborted(why)
     }
 
+    /// Adds offsets to the open transaction; gives what went wrong.
+    fn add_offsets(
+        &self,
+        to: &Transactional,
+        list: &TopicPartitionList,
+        member: &Member,
+        deadline: Instant,
+    ) -> Option<TxnError> {
+        let (Ok(group), Ok(id)) = (CString::new(self.settings.group.as_str()), CString::new(member.id.as_str())) else {
+            return Some(TxnError { code: RDKafkaErrorCode::InvalidGroupId, fatal: true, retriable: false });
+        };
+        loop {
+            // Sound: all pointers live through the call; the metadata is ours to destroy.
+            let error = unsafe {
+                let raw = sys::rd_kafka_consumer_group_metadata_new_with_genid(
+                    group.as_ptr(),
+                    member.generation,
+                    id.as_ptr(),
+                    std::ptr::null(),
+                );
+                let error = sys::rd_kafka_send_offsets_to_transaction(
+                    to.producer.client().native_ptr(),
+                    list.ptr(),
+                    raw,
+                    i32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(i32::MAX),
+                );
+                sys::rd_kafka_consumer_group_metadata_destroy(raw);
+                TxnError::take(error)
+            };
+            if !error.as_ref().is_some_and(|it| it.retriable) || Instant::now() >= deadline {
+                return error;
+            }
+        }
+    }
+
+    /// Aborts a record in every partition of these topics, and an offset of the group. What the broker has lost the
+    /// end of, and would take for a part of our next transaction there, is aborted with it.
+    fn sweep(&self, to: &Transactional, topics: &[Topic]) -> Result<(), LogError> {
+        let failed = |why: String| LogError::Retry(format!("open ends of transactions cannot be aborted: {why}"));
+        let Some(&input) = self.settings.topics.first() else { return Ok(()) };
+        if to.ends.recycle.load(Ordering::SeqCst) {
+            return Err(failed("an earlier one may still be on its way".into()));
+        }
+        let places =
+            if topics.is_empty() { Vec::new() } else { outputs::partitions(&self.admin, &self.settings, topics)? };
+        let deadline = Instant::now() + TRANSACTION_TIMEOUT;
+        to.producer.begin_transaction().map_err(|error| failed(format!("{:?}", error.rdkafka_error_code())))?;
+        for at in places {
+            let name = self.settings.name(at.topic);
+            let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&name).partition(at.partition).payload(&[]);
+            to.producer
+                .send(record)
+                .map_err(|(error, _)| failed(format!("{}: {:?}", at.topic, error.rdkafka_error_code())))?;
+        }
+        Self::delivered(to, deadline).map_err(failed)?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.settings.name(input), 0, Offset::Offset(0))
+            .map_err(|error| failed(error.to_string()))?;
+        // As nobody in the group: it is aborted anyway, and we need not be a member to do it.
+        let nobody = Member { generation: -1, id: String::new() };
+        if let Some(error) = self.add_offsets(to, &list, &nobody, deadline) {
+            return Err(failed(format!("{:?}", error.code)));
+        }
+        to.producer
+            .abort_transaction(REQUEST_TIMEOUT)
+            .map_err(|error| failed(format!("{:?}", error.rdkafka_error_code())))?;
+        if to.ends.recycle.load(Ordering::SeqCst) {
+            return Err(failed("the end may arrive once more".into()));
+        }
+        Ok(())
+    }
+
     fn end(&self, deadline: Instant, offsets: &[(TopicPartition, i64)], meta: &Member) -> Ended {
         let Some(to) = &self.producer else {
             return Ended::Aborted("there is no producer any more".into());
@@ -480,40 +557,17 @@ impl KafkaLog {
                 return Self::abort(to, format!("offset {offset} of {} is not an offset", at.topic));
             }
         }
-        let (Ok(group), Ok(id)) = (CString::new(self.settings.group.as_str()), CString::new(meta.id.as_str())) else {
-            return Ended::Fatal("the group's name or our member id holds a zero byte".into());
-        };
-        loop {
-            // Sound: all pointers live through the call; the metadata is ours to destroy.
-            let error = unsafe {
-                let raw = sys::rd_kafka_consumer_group_metadata_new_with_genid(
-                    group.as_ptr(),
-                    meta.generation,
-                    id.as_ptr(),
-                    std::ptr::null(),
-                );
-                let error = sys::rd_kafka_send_offsets_to_transaction(
-                    to.producer.client().native_ptr(),
-                    list.ptr(),
-                    raw,
-                    i32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(i32::MAX),
-                );
-                sys::rd_kafka_consumer_group_metadata_destroy(raw);
-                TxnError::take(error)
-            };
-            match error {
-                None => break,
-                Some(error) if error.retriable && Instant::now() < deadline => {}
-                Some(error) if error.stale() => {
-                    Self::abort(to, String::new());
-                    return Ended::Stale(format!("the group refused our offsets: {:?}", error.code));
-                }
-                Some(error) if error.fenced() || error.fatal => {
-                    return Ended::Fenced(format!("the producer was fenced: {:?}", error.code));
-                }
-                Some(error) => {
-                    return Self::abort(to, format!("offsets were refused: {:?}", error.code));
-                }
+        match self.add_offsets(to, &list, meta, deadline) {
+            None => {}
+            Some(error) if error.stale() => {
+                Self::abort(to, String::new());
+                return Ended::Stale(format!("the group refused our offsets: {:?}", error.code));
+            }
+            Some(error) if error.fenced() || error.fatal => {
+                return Ended::Fenced(format!("the producer was fenced: {:?}", error.code));
+            }
+            Some(error) => {
+                return Self::abort(to, format!("offsets were refused: {:?}", error.code));
             }
         }
         loop {
@@ -776,7 +830,26 @@ impl Log for KafkaLog {
         }
     }
 
-    async fn renew_producer(&mut self) -> Result<(), LogError> {
+    async fn confirm(&mut self) -> Result<(), LogError> {
+        match &self.producer {
+            Some(to) => self.sweep(to, &[]),
+            None => Err(LogError::Retry("there is no producer yet".into())),
+        }
+    }
+
+    async fn ends(&mut self, topics: &[Topic]) -> Result<BTreeMap<TopicPartition, End>, LogError> {
+        outputs::ends(&self.admin, &self.settings, topics)
+    }
+
+    async fn find(&mut self, look: &Look) -> Result<Found, LogError> {
+        outputs::find(&self.admin, &self.settings, look)
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    async fn renew_producer(&mut self, outputs: &[Topic]) -> Result<(), LogError> {
         self.open = None;
         if let Some(old) = self.producer.take() {
             drop_within(old, Duration::from_secs(2));
@@ -789,7 +862,9 @@ impl Log for KafkaLog {
             LogError::Retry(format!("producer cannot be initialised: {:?}", error.rdkafka_error_code()))
         })?;
         ends.recycle.store(false, Ordering::SeqCst);
-        self.producer = Some(Transactional { producer, ends });
+        let fresh = Transactional { producer, ends };
+        self.sweep(&fresh, outputs)?;
+        self.producer = Some(fresh);
         Ok(())
     }
 
@@ -833,7 +908,7 @@ impl KafkaLog {
         let wanted: Vec<(TopicPartition, String)> = at.iter().map(|&it| (it, self.settings.name(it.topic))).collect();
         let admin = Arc::clone(&self.admin);
         tokio::task::spawn_blocking(move || {
-            let ids = describe(&admin, &names)?;
+            let ids = describe(&admin, &names)?.into_iter().map(|(topic, it)| (topic, it.id)).collect();
             if ask == Ask::Beside {
                 return Ok((ids, Vec::new()));
             }
@@ -919,11 +994,18 @@ fn judge(error: &KafkaError) -> Option<LogError> {
     }
 }
 
-/// Topic ids by DescribeTopics; the crate has no call for it, librdkafka has.
+/// A topic as the broker describes it.
+pub(crate) struct Described {
+    /// See [`TopicFacts::topic_id`].
+    pub id: String,
+    pub partitions: i32,
+}
+
+/// Topics by DescribeTopics; the crate has no call for it, librdkafka has.
 pub(crate) fn describe(
     admin: &AdminClient<DefaultClientContext>,
     names: &[(Topic, String)],
-) -> Result<BTreeMap<Topic, String>, LogError> {
+) -> Result<BTreeMap<Topic, Described>, LogError> {
     let texts: Vec<CString> = names
         .iter()
         .map(|(topic, name)| CString::new(name.as_str()).map_err(|_| missing(*topic)))
@@ -963,8 +1045,11 @@ pub(crate) fn describe(
                     let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic)).to_string_lossy();
                     let id = sys::rd_kafka_TopicDescription_topic_id(topic);
                     let id = CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned();
+                    let mut partitions = 0;
+                    sys::rd_kafka_TopicDescription_partitions(topic, &mut partitions);
+                    let partitions = i32::try_from(partitions).unwrap_or(i32::MAX);
                     if let Some((topic, _)) = names.iter().find(|(_, it)| *it == name) {
-                        ids.insert(*topic, id);
+                        ids.insert(*topic, Described { id, partitions });
                     }
                 }
             }

@@ -2,8 +2,9 @@
 //!
 //! One Postgres transaction moves the input's offsets on by compare-and-set, locks facts, decides, and stores every
 //! event as finished bytes. One Kafka transaction then produces those bytes and commits the same offsets. Postgres
-//! says what is decided, the group's own committed offset what is emitted; whatever lies between is emitted from the
-//! journal by `catch_up`, which runs whenever we cannot be sure where we stand.
+//! says what is decided, and up to where its events were seen to stand on their topics (see [`crate::sent`]); whatever
+//! lies between is looked for there, and what is missing is emitted from the journal by `catch_up`, which runs whenever
+//! we cannot be sure where we stand.
 //!
 //! Nothing here is remembered that may not be lost: a process can be killed at any await.
 
@@ -23,7 +24,7 @@ use kept_processors::{
 };
 use kept_schemas::{EventId, Headers, OrderId, Topic};
 use kept_store::seam::{
-    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Queue, Rules,
+    Advance, DecidedWith, Ends, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, Locked, Parked, Queue, Rules,
     TopicPartition, Written,
 };
 use thiserror::Error;
@@ -31,8 +32,9 @@ use thiserror::Error;
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
-    log::{Ask, Change, Ended, Log, LogError, LogRecord, Outgoing, TopicFacts},
+    log::{Ask, Change, Ended, Found, Log, LogError, LogRecord, Look, Outgoing, TopicFacts},
     schemas::{self, Schemas},
+    sent::{self, Due, Seen, Watching},
 };
 
 /// A record that ended the process is parked when it is met for this many unclean starts.
@@ -100,6 +102,10 @@ pub enum Broken {
     ProducerKept,
     /// What was sent for a batch that was given up goes along with the next one.
     TransactionKept,
+    /// What a broker lost the end of is left to whatever ends there next.
+    NotSwept,
+    /// The group's offset is believed, and what it says nothing of is sent again.
+    NotLookedFor,
 }
 
 impl Broken {
@@ -112,6 +118,8 @@ impl Broken {
         Self::DedupeByPositionOnly,
         Self::ProducerKept,
         Self::TransactionKept,
+        Self::NotSwept,
+        Self::NotLookedFor,
     ];
 }
 
@@ -159,6 +167,8 @@ struct Part {
     next: i64,
     /// Emitted up to here.
     emitted: i64,
+    /// Seen to stand, and noted, up to here.
+    floor: i64,
     /// What `next` was at the last look at all topics.
     looked: i64,
     /// Records below this offset are worked on alone.
@@ -233,6 +243,9 @@ struct State<M> {
     batch: usize,
     /// Polls since the last look at all topics.
     polls: u32,
+    watching: Watching,
+    /// What may be sent to.
+    outputs: Vec<Topic>,
     /// Records whose attempt this process has counted, and the count.
     tried: BTreeMap<(TopicPartition, i64), i32>,
 }
@@ -268,6 +281,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 had_producer: false,
                 batch,
                 polls: 0,
+                watching: Watching::default(),
+                outputs: sent::of_ledger(),
                 tried: BTreeMap::new(),
             },
         }
@@ -346,8 +361,16 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             let polled = self.log.poll(1, Duration::ZERO).await?;
             self.state.meta = polled.meta;
             self.take_changes(polled.changes).await;
-            if !self.state.parts.is_empty() && !self.catch_up().await? {
-                return Ok(());
+            if !self.state.parts.is_empty() {
+                match self.catch_up().await {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(trouble) => {
+                        // What it waited for in vain may be a transaction of ours whose end the broker lost.
+                        self.state.need_producer |= matches!(trouble, Trouble::Retry(_));
+                        return Err(trouble);
+                    }
+                }
             }
         }
         self.state.need_positions = false;
@@ -365,14 +388,66 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
     /// position, a record, so it is asked for.
     async fn look(&mut self) -> Result<(), Trouble> {
         self.state.polls += 1;
-        if self.state.polls < LOOK_EVERY || self.state.parts.is_empty() {
+        if self.state.polls < LOOK_EVERY {
             return Ok(());
         }
         self.state.polls = 0;
+        self.watch().await?;
+        if self.state.parts.is_empty() {
+            return Ok(());
+        }
         let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
         check_beside(&facts, |at| self.state.parts.get(&at).map(Part::place))?;
         self.pass().await
+    }
+
+    /// Notes what was emitted by an earlier look once it is seen to stand. No transaction of ours is open here.
+    async fn watch(&mut self) -> Result<(), Trouble> {
+        let emitted: Vec<(TopicPartition, i64)> = self
+            .state
+            .parts
+            .iter()
+            .filter(|(_, part)| part.ready && part.floor < part.emitted)
+            .map(|(at, part)| (*at, part.emitted))
+            .collect();
+        match self.state.watching.due(&emitted) {
+            Due::Nothing => return Ok(()),
+            Due::Confirm => return self.confirm().await,
+            Due::Look => {}
+        }
+        let ends = self.log.ends(&self.state.outputs).await?;
+        match self.state.watching.look(emitted, &ends, self.log.now()) {
+            Seen::Nothing => Ok(()),
+            Seen::Stands(floors, _) if floors.is_empty() => Ok(()),
+            Seen::Stands(floors, ends) => {
+                // Had another one our transactional id meanwhile, it may have been that one who ended what we left.
+                self.confirm().await?;
+                self.note(&floors, &ends).await
+            }
+            Seen::Overdue(at) => {
+                self.state.need_producer = true;
+                Err(Trouble::Retry(sent::overdue(at)))
+            }
+        }
+    }
+
+    async fn confirm(&mut self) -> Result<(), Trouble> {
+        self.state.need_producer = true;
+        self.log.confirm().await?;
+        self.state.need_producer = false;
+        Ok(())
+    }
+
+    /// What is not ours any more is for the next compare-and-set to say.
+    async fn note(&mut self, floors: &[(TopicPartition, i64)], ends: &Ends) -> Result<(), Trouble> {
+        self.ledger.emitted(floors, ends).await?;
+        for (at, floor) in floors {
+            if let Some(part) = self.state.parts.get_mut(at) {
+                part.floor = part.floor.max(*floor);
+            }
+        }
+        Ok(())
     }
 
     /// Notes what was read of quiet partitions and held no record, as records are. Else a topic whose last records are
@@ -412,7 +487,10 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
 
     async fn renew(&mut self) -> Result<(), Trouble> {
         if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
-            self.log.renew_producer().await?;
+            let swept = if self.broken == Some(Broken::NotSwept) { &[] } else { &self.state.outputs[..] };
+            self.log.renew_producer(swept).await?;
+            let ends = self.log.ends(&self.state.outputs).await?;
+            self.state.watching.swept(&ends, self.log.now());
         }
         if self.state.had_producer {
             add(&self.counters.recycled_producers, 1);
@@ -441,8 +519,16 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
     }
 
-    /// Tells the next owner that it need not go record by record. If it cannot be told, it will; no harm.
+    /// Tells the next owner that it need not go record by record, nor look for what we sent. If it cannot be told, it
+    /// will; no harm.
     async fn leave(&mut self, gone: &[TopicPartition]) {
+        if !self.state.need_positions
+            && !self.state.need_connection
+            && let Err(trouble) = self.watch().await
+        {
+            tracing::info!(step = self.settings.step, ?trouble, "leaving, it could not be seen what stands");
+            self.state.need_connection |= matches!(trouble, Trouble::Lost(_));
+        }
         let whole = |at: &TopicPartition| {
             self.state
                 .parts
@@ -469,25 +555,32 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
     }
 
     /// Establishes where every partition of ours stands, emits what is decided and not emitted, and reads on from
-    /// there. `false`: membership changed under way; it must run again.
+    /// there. `false`: membership changed under way, or a new producer is needed; it must run again.
     async fn catch_up(&mut self) -> Result<bool, Trouble> {
         add(&self.counters.catch_ups, 1);
+        self.state.watching.anew();
         let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Anew).await?;
-        // Per partition: emitted up to, decided up to, and whether the group must be told even if that is the same.
-        let mut open: BTreeMap<TopicPartition, (i64, i64, bool)> = BTreeMap::new();
+        let mut open: BTreeMap<TopicPartition, Open> = BTreeMap::new();
         for facts in facts {
-            let (part, emitted, tell) = self.position(facts).await?;
-            open.insert(part.0, (emitted, part.1.next, tell));
-            self.state.parts.insert(part.0, part.1);
+            let (at, part, it) = self.position(facts).await?;
+            open.insert(at, it);
+            self.state.parts.insert(at, part);
         }
-        while open.values().any(|(from, to, tell)| from < to || *tell) {
-            self.emit_chunk(&mut open).await?;
+        // Asked before anything is sent: what is not sent again from here on stands below.
+        let ends = self.log.ends(&self.state.outputs).await?;
+        let found = self.find(&open, &ends).await?;
+        while open.values().any(Open::is_open) {
+            self.emit_chunk(&mut open, &found).await?;
             // The group must hear from us while a long journal is emitted.
             let polled = self.log.poll(1, Duration::ZERO).await?;
             if !polled.changes.is_empty() {
                 self.state.meta = polled.meta;
                 self.take_changes(polled.changes).await;
+                return Ok(false);
+            }
+            if self.state.need_producer {
+                // A new one aborts what the broker lost the end of, and that may be what was sent just now.
                 return Ok(false);
             }
         }
@@ -499,15 +592,35 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             part.emitted = part.next;
             part.ready = true;
             let next = part.next;
-            floors.push((at, next));
+            if open.get(&at).is_some_and(|it| !it.sent) {
+                floors.push((at, next));
+            }
             self.log.seek(at, next).await?;
         }
-        self.ledger.emitted(&floors).await?;
+        self.note(&floors, &sent::whole(&ends)).await?;
         Ok(true)
     }
 
+    /// Looks for the events of which it is not noted that they stand.
+    async fn find(
+        &mut self,
+        open: &BTreeMap<TopicPartition, Open>,
+        ends: &BTreeMap<TopicPartition, crate::log::End>,
+    ) -> Result<Found, Trouble> {
+        let doubtful: Vec<(&TopicPartition, &Open)> = open.iter().filter(|(_, it)| it.from < it.to).collect();
+        if doubtful.is_empty() || self.broken == Some(Broken::NotLookedFor) {
+            return Ok(Found::default());
+        }
+        let look = Look {
+            steps: vec![self.settings.step.clone()],
+            from: sent::least(ends, doubtful.iter().map(|(_, it)| &it.sent_from)),
+            causes: doubtful.iter().map(|(at, _)| **at).collect(),
+        };
+        Ok(self.log.find(&look).await?)
+    }
+
     /// Takes one partition over and checks that store, group and topic agree.
-    async fn position(&mut self, facts: TopicFacts) -> Result<((TopicPartition, Part), i64, bool), Trouble> {
+    async fn position(&mut self, facts: TopicFacts) -> Result<(TopicPartition, Part, Open), Trouble> {
         let at = facts.at;
         let place = format!("{}/{}", at.topic, at.partition);
         // The group first: what is decided only grows, so a later look at it is never behind what is emitted.
@@ -542,33 +655,27 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 facts.start, facts.end
             )));
         }
+        let floor = progress.emitted_floor;
         let group = match group {
-            // Asked before the partition was ours; another may have made its first commit since.
-            None if progress.emitted_floor < next => self.log.group_offset(at).await?,
-            Some(group) if group < progress.emitted_floor => self.log.group_offset(at).await?,
+            // Asked before the partition was ours; another may have gone on since.
+            Some(group) if group < floor => self.log.group_offset(at).await?,
             known => known,
         };
-        let emitted = match group {
+        match group {
             Some(group) if group > next => {
                 return Err(Trouble::Stop(format!(
                     "the group has emitted {place} up to {group}, but the database has decided only up to {next}: it is \
                      older than the topics; {DO_NOT_FIT}"
                 )));
             }
-            Some(group) => {
-                if group < progress.emitted_floor {
-                    forgotten(&self.settings.step, &self.counters, &place, Some(group), progress.emitted_floor);
-                }
-                group.max(progress.emitted_floor)
+            Some(group) if group < floor => {
+                forgotten(&self.settings.step, &self.counters, &place, Some(group), floor);
             }
-            None if progress.emitted_floor < next => {
-                return Err(Trouble::Stop(format!(
-                    "the group's committed offset of {place} is gone, and decided events from {} to {next} may or may \
-                     not be emitted; {DO_NOT_FIT}",
-                    progress.emitted_floor
-                )));
-            }
-            None => next,
+            _ => {}
+        }
+        let from = match (self.broken, group) {
+            (Some(Broken::NotLookedFor), Some(group)) => group.max(floor),
+            _ => floor,
         };
         let old = self.state.parts.get(&at).cloned().unwrap_or_default();
         let unclean = old.topic_id.is_empty() && before.is_some_and(|it| !it.clean);
@@ -581,23 +688,24 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             topic_id: facts.topic_id,
             epoch: progress.owner_epoch,
             next,
-            emitted,
+            emitted: floor,
+            floor,
             looked: next,
             careful_below: if unclean { next + careful } else { old.careful_below },
             with: None,
         };
-        Ok(((at, part), emitted, group.is_none_or(|group| group < emitted)))
+        Ok((at, part, Open { from, to: next, group, sent_from: progress.sent_from, sent: false }))
     }
 
     /// Emits one bounded chunk of the journal, over all partitions in journal order, ending on whole causes.
-    async fn emit_chunk(&mut self, open: &mut BTreeMap<TopicPartition, (i64, i64, bool)>) -> Result<(), Trouble> {
+    async fn emit_chunk(&mut self, open: &mut BTreeMap<TopicPartition, Open>, found: &Found) -> Result<(), Trouble> {
         let mut chunks = Vec::new();
-        for (&at, &(from, to, tell)) in open.iter() {
-            if from < to {
-                let (rows, complete) = self.ledger.unemitted(at, from, to, self.settings.chunk).await?;
-                chunks.push((at, rows, complete, to));
-            } else if tell {
-                chunks.push((at, Vec::new(), to, to));
+        for (&at, it) in open.iter() {
+            if it.from < it.to {
+                let (rows, complete) = self.ledger.unemitted(at, it.from, it.to, self.settings.chunk).await?;
+                chunks.push((at, rows, complete, it.to));
+            } else if it.is_open() {
+                chunks.push((at, Vec::new(), it.to, it.to));
             }
         }
         let horizon = chunks
@@ -625,16 +733,34 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         if self.broken == Some(Broken::NoReEmission) {
             rows.clear();
         }
-        let outgoing: Vec<Outgoing> = rows.into_iter().map(Outgoing::from).collect();
-        add(&self.counters.re_emissions, outgoing.len());
-        self.transact(&outgoing, &offsets).await?;
-        for (at, upto) in offsets {
-            if let Some(it) = open.get_mut(&at) {
-                *it = (upto, it.1, false);
+        let all = rows.len();
+        rows.retain(|row| !found.holds(place_of(row), row.headers.event_id));
+        add(&self.counters.found_sent, all - rows.len());
+        if let (true, Some(row)) = (found.cut, rows.first()) {
+            return Err(Trouble::Stop(format!(
+                "what was sent last is older than {} keeps it, so that decided events may or may not be emitted, the \
+                 first of them of {}/{}/{}; {DO_NOT_FIT}",
+                row.topic, row.cause.topic, row.cause.partition, row.cause.offset
+            )));
+        }
+        for row in &rows {
+            if let Some(it) = open.get_mut(&place_of(row).0) {
+                it.sent = true;
             }
         }
-        if self.state.need_producer {
-            self.renew().await?;
+        let outgoing: Vec<Outgoing> = rows.into_iter().map(Outgoing::from).collect();
+        add(&self.counters.re_emissions, outgoing.len());
+        // The group is told what it does not know.
+        let mut told = offsets.clone();
+        told.retain(|(at, upto)| open.get(at).is_some_and(|it| it.group.is_none_or(|group| group < *upto)));
+        if !outgoing.is_empty() || !told.is_empty() {
+            self.transact(&outgoing, &told).await?;
+        }
+        for (at, upto) in offsets {
+            if let Some(it) = open.get_mut(&at) {
+                it.from = upto;
+                it.group = it.group.max(Some(upto));
+            }
         }
         Ok(())
     }
@@ -677,8 +803,6 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             Ended::Stale(why) => return Err(Trouble::Stale(why)),
             Ended::Fatal(why) => return Err(Trouble::Stop(why)),
         }
-        // A broker may forget what it has confirmed. What is not ours any more is for the next compare-and-set to say.
-        self.ledger.emitted(offsets).await?;
         Ok(())
     }
 
@@ -929,6 +1053,31 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
         Ok(moves)
     }
+}
+
+/// What is still to be done about a partition before it is worked on.
+struct Open {
+    /// Its events are dealt with up to here.
+    from: i64,
+    /// Decided up to here.
+    to: i64,
+    /// What the group has committed.
+    group: Option<i64>,
+    /// Where to look for its events.
+    sent_from: Ends,
+    /// Some of its events were sent.
+    sent: bool,
+}
+
+impl Open {
+    fn is_open(&self) -> bool {
+        self.from < self.to || self.group != Some(self.to)
+    }
+}
+
+/// The record that a row of the journal came of.
+fn place_of(row: &JournalRow) -> (TopicPartition, i64) {
+    (TopicPartition { topic: row.cause.topic, partition: row.cause.partition }, row.cause.offset)
 }
 
 /// Told when the broker gives an older committed offset than one that it had confirmed: it lost commits, or went back

@@ -3,10 +3,10 @@
 //!
 //! Every method may be cancelled (its future dropped) at any await: that is what a crash looks like.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use kept_schemas::{EventId, Headers, Micros, Topic, Wire};
-use kept_store::seam::{JournalRow, TopicPartition};
+use kept_store::seam::{Ends, JournalRow, TopicPartition};
 use thiserror::Error;
 
 /// A record as it was read.
@@ -108,6 +108,66 @@ pub enum Ask {
     Beside,
 }
 
+/// Where a partition of an output topic ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// One past the last record.
+    pub end: i64,
+    /// First offset that belongs to a transaction whose end is not written yet, else as `end`. Never older than `end`.
+    pub stable: i64,
+}
+
+/// Whose records to look for, and where.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// Names of the steps that made them.
+    pub steps: Vec<String>,
+    /// Where they were sent: from these offsets on, up to what is there now.
+    pub from: Ends,
+    /// The partitions that they came of.
+    pub causes: Vec<TopicPartition>,
+}
+
+/// What was found to stand.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// By the place of the record they came of.
+    pub records: BTreeMap<(TopicPartition, i64), Vec<FoundRecord>>,
+    /// Some of where they might be is older than its topic keeps it, and gone.
+    pub cut: bool,
+}
+
+/// One record that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundRecord {
+    pub event_id: EventId,
+    pub step: String,
+    /// A fused instance took it further.
+    pub fused: bool,
+}
+
+impl Found {
+    /// Notes a record, if it is one of those that are looked for.
+    pub fn note(&mut self, look: &Look, headers: &Headers) {
+        let (Some(event_id), Some(step), Some((topic, partition, offset))) =
+            (headers.event_id, &headers.step, &headers.cause)
+        else {
+            return;
+        };
+        let Some(topic) = Topic::of(topic) else { return };
+        let at = TopicPartition { topic, partition: *partition };
+        if look.steps.contains(step) && look.causes.contains(&at) {
+            let found = FoundRecord { event_id, step: step.clone(), fused: headers.fused_by.is_some() };
+            self.records.entry((at, *offset)).or_default().push(found);
+        }
+    }
+
+    /// Whether the record of this id that came of this place stands.
+    pub fn holds(&self, cause: (TopicPartition, i64), event_id: Option<EventId>) -> bool {
+        self.records.get(&cause).is_some_and(|all| all.iter().any(|it| Some(it.event_id) == event_id))
+    }
+}
+
 /// How a Kafka transaction ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ended {
@@ -179,8 +239,22 @@ pub trait Log {
     async fn transact(&mut self, outgoing: &[Outgoing], offsets: &[(TopicPartition, i64)], meta: &Self::Meta) -> Ended;
 
     /// A new producer under the same transactional id: whatever the old one left is finished or aborted, and
-    /// nothing of it can arrive later.
-    async fn renew_producer(&mut self) -> Result<(), LogError>;
+    /// nothing of it can arrive later. `outputs`: topics on which the broker may have lost the end of what the old one
+    /// left. Such records would become visible with the next commit; they are aborted.
+    async fn renew_producer(&mut self, outputs: &[Topic]) -> Result<(), LogError>;
+
+    /// Whether our producer is still the one of its transactional id, and has been until now. An error: it is not, or it
+    /// cannot be told; then a new producer must follow.
+    async fn confirm(&mut self) -> Result<(), LogError>;
+
+    /// Where each partition of these topics ends; a topic that is not there is left out.
+    async fn ends(&mut self, topics: &[Topic]) -> Result<BTreeMap<TopicPartition, End>, LogError>;
+
+    /// Looks for records that stand, once no transaction is open over where they might be.
+    async fn find(&mut self, look: &Look) -> Result<Found, LogError>;
+
+    /// The log's clock, from any beginning.
+    fn now(&self) -> Duration;
 
     /// Leaves the group and joins it again as a new member.
     async fn rejoin(&mut self) -> Result<(), LogError>;

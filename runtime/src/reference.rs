@@ -412,7 +412,7 @@ fn ids(config: &Config, admin: &AdminClient<DefaultClientContext>) -> Result<BTr
     let names: Vec<(Topic, String)> = TOPICS.iter().map(|&topic| (topic, config.topic(topic))).collect();
     let ids = describe(admin, &names).map_err(|error| Trouble::Retry(error.to_string()))?;
     match names.iter().find(|(topic, _)| !ids.contains_key(topic)) {
-        None => Ok(ids),
+        None => Ok(ids.into_iter().map(|(topic, it)| (topic, it.id)).collect()),
         Some((_, name)) => Err(Trouble::Retry(format!("topic {name} is not there; run `kept topics apply`"))),
     }
 }

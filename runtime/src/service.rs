@@ -481,6 +481,7 @@ async fn work_in<R: Rules + Clone>(
             let (log, group) = (log(STEPS_GROUP, &inputs)?, format!("{}{STEPS_GROUP}", config.prefix));
             let source = board.reference.source();
             let mut driver = Stateless::new(log, places, registry.clone(), source, steps, &group, settings);
+            driver.family.clone_from(&context.decisions.stateless);
             driver.counters = Arc::clone(&worker.counters);
             driver.stop = Arc::clone(stop);
             worker.enter(Phase::Running);

@@ -19,14 +19,16 @@ use std::{
 
 use kept_processors::{ledger::Cause, reference::Reference};
 use kept_schemas::{Codec, CodecError, EventId, Headers, Micros, Topic, Wire, topics::Record};
-use kept_store::seam::{LedgerError, Places, TopicPartition};
+use kept_store::seam::{Ends, LedgerError, Places, TopicPartition};
 
 use crate::{
     counters::{Counters, add, time},
     dead_letters,
     ledger_step::{Broken, LOOK_EVERY, MAX_ATTEMPTS, StepSettings, Stopped, Trouble, check_beside, forgotten},
-    log::{Ask, Change, Ended, Log, LogRecord, Outgoing, TopicFacts},
+    log::{Ask, Change, Ended, Found, Log, LogRecord, Look, Outgoing, TopicFacts},
     schemas::{self, Schemas},
+    sent::{self, Due, Seen, Watching},
+    service::STEPS_GROUP,
 };
 
 /// Why a record cannot be worked on.
@@ -121,6 +123,8 @@ struct Part {
     topic_id: String,
     epoch: i64,
     next: i64,
+    /// Seen to stand, and noted, up to here.
+    floor: i64,
     /// What `next` was at the last look at all topics.
     looked: i64,
     careful_below: i64,
@@ -147,6 +151,8 @@ pub struct Stateless<L: Log, P: Places, C: Schemas> {
     pub reference: Box<dyn Fn() -> Arc<Reference> + Send>,
     /// One: apart. Several: fused.
     pub steps: Vec<StatelessStep>,
+    /// All that may be fused. One that runs apart finishes with them what a fused instance could not.
+    pub family: Vec<StatelessStep>,
     /// The group's name, as records that need no second look carry it.
     pub group: String,
     pub settings: StepSettings,
@@ -171,6 +177,9 @@ struct State<M> {
     batch: usize,
     /// Polls since the last look at all topics.
     polls: u32,
+    watching: Watching,
+    /// What stands already of what comes next.
+    found: Found,
     /// Records whose attempt this process has counted, and the count.
     tried: BTreeMap<(TopicPartition, i64), i32>,
 }
@@ -192,6 +201,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             places,
             schemas,
             reference,
+            family: steps.clone(),
             steps,
             group: group.to_owned(),
             settings,
@@ -209,6 +219,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 sending: false,
                 batch,
                 polls: 0,
+                watching: Watching::default(),
+                found: Found::default(),
                 tried: BTreeMap::new(),
             },
         }
@@ -284,7 +296,10 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         }
         if self.state.need_producer {
             if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
-                self.log.renew_producer().await?;
+                let swept = if self.broken == Some(Broken::NotSwept) { Vec::new() } else { self.outputs() };
+                self.log.renew_producer(&swept).await?;
+                let ends = self.log.ends(&self.outputs()).await?;
+                self.state.watching.swept(&ends, self.log.now());
             }
             if self.state.had_producer {
                 add(&self.counters.recycled_producers, 1);
@@ -304,7 +319,11 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             let polled = self.log.poll(1, Duration::ZERO).await?;
             self.state.meta = polled.meta;
             self.take_changes(polled.changes).await;
-            self.catch_up().await?;
+            if let Err(trouble) = self.catch_up().await {
+                // What it waited for in vain may be a transaction of ours whose end the broker lost.
+                self.state.need_producer |= matches!(trouble, Trouble::Retry(_));
+                return Err(trouble);
+            }
         }
         self.state.need_positions = false;
         self.look().await?;
@@ -321,14 +340,80 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     /// position, a record, so it is asked for.
     async fn look(&mut self) -> Result<(), Trouble> {
         self.state.polls += 1;
-        if self.state.polls < LOOK_EVERY || self.state.parts.is_empty() {
+        if self.state.polls < LOOK_EVERY {
             return Ok(());
         }
         self.state.polls = 0;
+        self.watch().await?;
+        if self.state.parts.is_empty() {
+            return Ok(());
+        }
         let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
         self.check(&facts)?;
         self.pass().await
+    }
+
+    /// What these steps send to, fused or apart.
+    fn outputs(&self) -> Vec<Topic> {
+        let mut topics: Vec<Topic> = self.family.iter().flat_map(|step| step.outputs.iter().copied()).collect();
+        topics.push(Topic::DeadLetters);
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+
+    /// Notes what was done by an earlier look once it is seen to stand. No transaction of ours is open here.
+    async fn watch(&mut self) -> Result<(), Trouble> {
+        let done: Vec<(TopicPartition, i64)> = self
+            .state
+            .parts
+            .iter()
+            .filter(|(_, part)| part.ready && part.floor < part.next)
+            .map(|(at, part)| (*at, part.next))
+            .collect();
+        // While something stands of what comes next, it must be found again from where it was looked for.
+        if !self.state.found.records.is_empty() {
+            return Ok(());
+        }
+        match self.state.watching.due(&done) {
+            Due::Nothing => return Ok(()),
+            Due::Confirm => return self.confirm().await,
+            Due::Look => {}
+        }
+        let ends = self.log.ends(&self.outputs()).await?;
+        match self.state.watching.look(done, &ends, self.log.now()) {
+            Seen::Nothing => Ok(()),
+            Seen::Stands(floors, _) if floors.is_empty() => Ok(()),
+            Seen::Stands(floors, ends) => {
+                // Had another one our transactional id meanwhile, it may have been that one who ended what we left.
+                self.confirm().await?;
+                self.note(&floors, &ends).await
+            }
+            Seen::Overdue(at) => {
+                self.state.need_producer = true;
+                Err(Trouble::Retry(sent::overdue(at)))
+            }
+        }
+    }
+
+    async fn confirm(&mut self) -> Result<(), Trouble> {
+        self.state.need_producer = true;
+        self.log.confirm().await?;
+        self.state.need_producer = false;
+        Ok(())
+    }
+
+    async fn note(&mut self, floors: &[(TopicPartition, i64)], ends: &Ends) -> Result<(), Trouble> {
+        if !floors.is_empty() && !self.places.done_to(floors, ends).await? {
+            return Err(Trouble::Miss);
+        }
+        for (at, floor) in floors {
+            if let Some(part) = self.state.parts.get_mut(at) {
+                part.floor = part.floor.max(*floor);
+            }
+        }
+        Ok(())
     }
 
     /// Commits what was read of quiet partitions and held no record, as records are. Else a topic whose last records
@@ -342,7 +427,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             return Ok(());
         }
         self.transact(&[], &passed).await?;
-        self.done(&passed).await
+        self.done(&passed);
+        Ok(())
     }
 
     async fn take_changes(&mut self, changes: Vec<Change>) {
@@ -363,6 +449,13 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     }
 
     async fn leave(&mut self, gone: &[TopicPartition]) {
+        if !self.state.need_positions
+            && !self.state.need_connection
+            && let Err(trouble) = self.watch().await
+        {
+            tracing::info!(step = self.settings.step, ?trouble, "leaving, it could not be seen what stands");
+            self.state.need_connection |= matches!(trouble, Trouble::Lost(_));
+        }
         let left: Vec<(TopicPartition, i64)> = gone
             .iter()
             .filter_map(|at| self.state.parts.get(at).filter(|part| part.ready).map(|part| (*at, part.epoch)))
@@ -376,11 +469,14 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         }
     }
 
-    /// Establishes where every partition of ours stands: where the group says, once no transaction over it is open.
+    /// Establishes where every partition of ours stands: where what was sent is known to stand. What was sent beyond is
+    /// looked for, and not sent again. Without a note, it is where the group says.
     async fn catch_up(&mut self) -> Result<(), Trouble> {
         add(&self.counters.catch_ups, 1);
+        self.state.watching.anew();
+        self.state.found = Found::default();
         let ours: Vec<TopicPartition> = self.state.parts.keys().copied().collect();
-        let (mut floors, mut tell) = (Vec::new(), Vec::new());
+        let (mut floors, mut tell, mut doubtful) = (Vec::new(), Vec::new(), BTreeMap::new());
         for at in ours {
             let place = format!("{}/{}", at.topic, at.partition);
             for facts in self.log.topic_facts(&[at], Ask::Anew).await? {
@@ -388,10 +484,13 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 let first = old.topic_id.is_empty();
                 // Each time: another connection of ours owns nothing yet, and a late rival may have taken it.
                 let entered = self.places.enter(at, &facts.topic_id).await?;
-                let floor = entered.floor.max(old.next);
                 // Only now: an owner before us may have gone on until here.
                 let group = self.log.group_offset(at).await?;
-                let next = goes_on_at(group, floor, facts.start);
+                let noted = match self.broken {
+                    Some(Broken::NotLookedFor) => group.max(entered.floor),
+                    _ => entered.floor,
+                };
+                let next = noted.or(group).unwrap_or(facts.start);
                 let facts = facts.or_anew(&mut self.log, &entered.topic_id, next).await?;
                 if entered.topic_id != facts.topic_id {
                     return Err(Trouble::Stop(format!(
@@ -406,9 +505,16 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                         facts.start, facts.end
                     )));
                 }
-                if group.unwrap_or(0) < floor {
-                    forgotten(&self.settings.step, &self.counters, &place, group, floor);
-                    tell.push((at, next));
+                match entered.floor {
+                    Some(floor) if group.unwrap_or(0) < floor => {
+                        forgotten(&self.settings.step, &self.counters, &place, group, floor);
+                        tell.push((at, next));
+                    }
+                    None => floors.push((at, next)),
+                    Some(_) => {}
+                }
+                if entered.floor.is_some() {
+                    doubtful.insert(at, entered.sent_from);
                 }
                 let unclean = first && !entered.clean;
                 if unclean {
@@ -417,22 +523,35 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 let careful = i64::try_from(self.settings.careful).unwrap_or(i64::MAX);
                 let careful_below = if unclean { next + careful } else { old.careful_below };
                 self.log.seek(at, next).await?;
-                if group.is_some() {
-                    floors.push((at, next));
-                }
                 let part = Part {
                     ready: true,
                     topic_id: entered.topic_id,
                     epoch: entered.epoch,
                     next,
+                    floor: next,
                     looked: next,
                     careful_below,
                 };
                 self.state.parts.insert(at, part);
             }
         }
-        // Who was killed or cut off between its commit and this note did not come to it.
-        self.note_done(&floors).await?;
+        let ends = self.log.ends(&self.outputs()).await?;
+        if !doubtful.is_empty() && self.broken != Some(Broken::NotLookedFor) {
+            let look = Look {
+                steps: [&self.settings.step, STEPS_GROUP]
+                    .into_iter()
+                    .chain(self.family.iter().map(|step| step.name))
+                    .map(str::to_owned)
+                    .collect(),
+                from: sent::least(&ends, doubtful.values()),
+                causes: doubtful.keys().copied().collect(),
+            };
+            self.state.found = self.log.find(&look).await?;
+            let parts = &self.state.parts;
+            self.state.found.records.retain(|(at, offset), _| parts.get(at).is_some_and(|it| *offset >= it.next));
+        }
+        // The first time, all that the group has committed counts as standing.
+        self.note(&floors, &sent::whole(&ends)).await?;
         if !tell.is_empty() {
             self.transact(&[], &tell).await?;
         }
@@ -495,8 +614,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 continue;
             }
             let before = outgoing.len();
+            let steps = self.finishing(record);
             loop {
-                let Self { steps, group, settings, .. } = &*self;
+                let Self { group, settings, .. } = &*self;
                 let given = Given { steps, group, step: &settings.step, reference: &reference, codec: &codec };
                 match given.whole(record, fault.as_deref(), &mut outgoing) {
                     Ok(()) => break,
@@ -515,6 +635,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     }
                 }
             }
+            self.leave_out_what_stands(record, &mut outgoing, before);
             if outgoing.len() >= self.settings.hand_over && self.broken != Some(Broken::OffsetsBeforeOutput) {
                 // Until this transaction's end is known, our producer must not begin another.
                 self.state.sending = true;
@@ -545,22 +666,53 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             let traceparent = headers.traceparent;
             tracing::error!(step = self.settings.step, record = place, traceparent, "record is a dead letter now");
         }
-        self.done(&offsets).await
+        self.done(&offsets);
+        Ok(())
     }
 
     /// What is committed up to these offsets.
-    async fn done(&mut self, offsets: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
+    fn done(&mut self, offsets: &[(TopicPartition, i64)]) {
         for &(at, next) in offsets {
             if let Some(part) = self.state.parts.get_mut(&at) {
                 part.next = next;
             }
+            self.state.found.records.retain(|(on, offset), _| *on != at || *offset >= next);
         }
-        self.note_done(offsets).await
     }
 
-    /// What is committed, so that a broker that forgets it is noticed.
-    async fn note_done(&mut self, floors: &[(TopicPartition, i64)]) -> Result<(), Trouble> {
-        if floors.is_empty() || self.places.done_to(floors).await? { Ok(()) } else { Err(Trouble::Miss) }
+    /// The steps that a record goes through: all, where a fused instance sent only a part of what came of it.
+    fn finishing(&self, record: &LogRecord) -> &[StatelessStep] {
+        let there = self.state.found.records.get(&(record.at, record.offset));
+        let by_fused = there.into_iter().flatten().any(|it| {
+            let reads = self.family.iter().any(|step| step.name == it.step && step.inputs.contains(&record.at.topic));
+            it.fused || (!reads && it.step != self.settings.step)
+        });
+        if by_fused { &self.family } else { &self.steps }
+    }
+
+    /// Of what was made of a record (in `outgoing` from `first` on), leaves out what stands on its topic already, and
+    /// what whoever reads that will make of it.
+    fn leave_out_what_stands(&self, record: &LogRecord, outgoing: &mut Vec<Outgoing>, first: usize) {
+        let Some(there) = self.state.found.records.get(&(record.at, record.offset)) else {
+            return;
+        };
+        let mut made = outgoing.split_off(first);
+        let all = made.len();
+        let mut others: BTreeSet<EventId> = BTreeSet::new();
+        made.retain(|it| {
+            let standing = there.iter().find(|there| Some(there.event_id) == it.headers.event_id);
+            let by_others = it.headers.cause_id.is_some_and(|id| others.contains(&id));
+            if by_others || standing.is_some_and(|it| !it.fused) {
+                others.extend(it.headers.event_id);
+            }
+            standing.is_none() && !by_others
+        });
+        if made.len() == all {
+            // Decided otherwise this time, with other reference data: what stands holds.
+            made.clear();
+        }
+        add(&self.counters.found_sent, all - made.len());
+        outgoing.append(&mut made);
     }
 
     /// Asks the registry for the schemas that these records were written with and we do not know.
@@ -616,16 +768,6 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             Ended::Fatal(why) => return Err(Trouble::Stop(why)),
         }
         Ok(())
-    }
-}
-
-/// The offset from which a partition is worked on. `floor`: what was noted as committed, 0 when nothing was. A broker
-/// that lost the group's offset altogether does not send us back to the topic's start, nor past what retention took.
-fn goes_on_at(group: Option<i64>, floor: i64, start: i64) -> i64 {
-    match group {
-        Some(group) => group.max(floor),
-        None if floor > 0 => floor,
-        None => start,
     }
 }
 
@@ -766,24 +908,4 @@ fn dead(codec: &Codec, step: &str, record: &LogRecord, why: &str) -> Result<Outg
         traceparent: record.headers.traceparent.clone(),
     };
     dead_letters::row(codec, step, record, &cause, why, record.timestamp).map(Outgoing::from)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_goes_on_at_what_is_known_to_be_committed_and_at_the_topics_start_only_when_nothing_is() {
-        let cases = [
-            ("the first time", None, 0, 5, 5),
-            ("as the group says", Some(9), 9, 5, 9),
-            ("the note was not written", Some(9), 7, 5, 9),
-            ("the broker forgot a part", Some(7), 9, 5, 9),
-            ("the broker forgot all", None, 9, 5, 9),
-            ("and retention took records since: too low, so that it stops", None, 9, 20, 9),
-        ];
-        for (what, group, floor, start, next) in cases {
-            assert_eq!(goes_on_at(group, floor, start), next, "{what}");
-        }
-    }
 }

@@ -105,7 +105,7 @@ async fn records_and_offsets_are_committed_together() {
     let broker = Broker::there("basics");
     broker.create(&[IN, OUT], 2).await;
     let mut log = broker.log("g", "s1", &[IN]);
-    log.renew_producer().await.expect("a producer");
+    log.renew_producer(&[]).await.expect("a producer");
     let (ours, meta) = assigned(&mut log).await;
     assert_eq!(ours.len(), 2);
     for &at in &ours {
@@ -161,7 +161,7 @@ async fn a_key_is_in_the_partition_that_a_client_on_the_jvm_gives_it() {
     let broker = Broker::there("partitions");
     broker.create(&[IN, OUT], PARTITIONS).await;
     let mut log = broker.log("g", "s1", &[IN]);
-    log.renew_producer().await.expect("a producer");
+    log.renew_producer(&[]).await.expect("a producer");
     let (ours, meta) = assigned(&mut log).await;
     for &at in &ours {
         log.seek(at, 0).await.expect("seeks");
@@ -217,13 +217,13 @@ async fn a_member_of_an_earlier_generation_cannot_commit() {
     let broker = Broker::there("stale");
     broker.create(&[IN, OUT], 2).await;
     let mut one = broker.log("g", "s1", &[IN]);
-    one.renew_producer().await.expect("a producer");
+    one.renew_producer(&[]).await.expect("a producer");
     let (ours, meta) = assigned(&mut one).await;
     let end = one.transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 5)], &meta).await;
     assert_eq!(end, Ended::Committed);
     // A second member joins; the first one takes part in the rebalance but keeps using what it knew.
     let mut two = broker.log("g", "s2", &[IN]);
-    two.renew_producer().await.expect("a producer");
+    two.renew_producer(&[]).await.expect("a producer");
     let until = Instant::now() + Duration::from_secs(30);
     let mut theirs = Vec::new();
     while theirs.is_empty() && Instant::now() < until {
@@ -244,15 +244,15 @@ async fn the_older_producer_of_a_slot_is_fenced_and_the_newer_goes_on() {
     let broker = Broker::there("fence");
     broker.create(&[IN, OUT], 1).await;
     let mut one = broker.log("g", "same", &[IN]);
-    one.renew_producer().await.expect("a producer");
+    one.renew_producer(&[]).await.expect("a producer");
     let (ours, meta) = assigned(&mut one).await;
     assert_eq!(one.transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 1)], &meta).await, Ended::Committed);
     let mut two = broker.log("other", "same", &[OUT]);
-    two.renew_producer().await.expect("a producer");
+    two.renew_producer(&[]).await.expect("a producer");
     let fenced = one.transact(&[outgoing(OUT, "k", "2")], &[(ours[0], 2)], &meta).await;
     assert!(matches!(fenced, Ended::Fenced(_) | Ended::Aborted(_)), "{fenced:?}");
     assert_eq!(one.group_offset(ours[0]).await, Ok(Some(1)));
-    one.renew_producer().await.expect("a producer");
+    one.renew_producer(&[]).await.expect("a producer");
     assert_eq!(one.transact(&[outgoing(OUT, "k", "3")], &[(ours[0], 3)], &meta).await, Ended::Committed);
     let (theirs, _) = assigned(&mut two).await;
     two.seek(theirs[0], 0).await.expect("seeks");
@@ -265,7 +265,7 @@ async fn what_was_sent_ahead_is_seen_with_its_transaction_and_never_without() {
     let broker = Broker::there("ahead");
     broker.create(&[IN, OUT], 1).await;
     let mut log = broker.log("g", "s", &[IN]);
-    log.renew_producer().await.expect("a producer");
+    log.renew_producer(&[]).await.expect("a producer");
     let (ours, meta) = assigned(&mut log).await;
     for give_up in [true, false] {
         let before = broker.end(OUT);
@@ -278,7 +278,7 @@ async fn what_was_sent_ahead_is_seen_with_its_transaction_and_never_without() {
         if give_up {
             log.give_up().await;
         }
-        log.renew_producer().await.expect("a producer");
+        log.renew_producer(&[]).await.expect("a producer");
     }
     for value in ["1", "2"] {
         log.send(&[outgoing(OUT, "k", value)]).await;
@@ -297,7 +297,7 @@ async fn leaving_and_joining_again_makes_a_new_member_at_the_same_offset() {
     let broker = Broker::there("rejoin");
     broker.create(&[IN, OUT], 1).await;
     let mut log = broker.log("g", "s", &[IN]);
-    log.renew_producer().await.expect("a producer");
+    log.renew_producer(&[]).await.expect("a producer");
     let (ours, before) = assigned(&mut log).await;
     assert_eq!(log.transact(&[outgoing(OUT, "k", "1")], &[(ours[0], 9)], &before).await, Ended::Committed);
     log.rejoin().await.expect("joins again");
@@ -313,7 +313,7 @@ async fn every_partition_is_read_soon_after_its_position_is_set() {
     let topics = [IN, OUT, Topic::OrdersNoted];
     broker.create(&topics, 2).await;
     let mut writer = broker.log("writer", "w", &[Topic::OrdersNoted]);
-    writer.renew_producer().await.expect("a producer");
+    writer.renew_producer(&[]).await.expect("a producer");
     let (_, meta) = assigned(&mut writer).await;
     let many: Vec<Outgoing> =
         topics.iter().flat_map(|&topic| (0..40).map(move |n| outgoing(topic, &format!("k{n}"), "v"))).collect();
@@ -340,7 +340,7 @@ async fn what_holds_no_record_is_passed_so_that_the_place_is_still_there_when_th
     let broker = Broker::there("passed");
     broker.create(&[IN], 1).await;
     let mut log = broker.log("g", "s1", &[IN]);
-    log.renew_producer().await.expect("a producer");
+    log.renew_producer(&[]).await.expect("a producer");
     let (ours, meta) = assigned(&mut log).await;
     let at = ours[0];
     assert_eq!(log.passed(), [], "nothing was read yet");
@@ -355,7 +355,7 @@ async fn what_holds_no_record_is_passed_so_that_the_place_is_still_there_when_th
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     log.give_up().await;
-    log.renew_producer().await.expect("a producer");
+    log.renew_producer(&[]).await.expect("a producer");
 
     assert_eq!(read_one(&mut log).await.offset, 0);
     assert_eq!(log.passed(), [(at, 1)], "never more than was handed out");

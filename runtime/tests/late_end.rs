@@ -51,7 +51,7 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
         properties: BTreeMap::new(),
     };
     let mut log = KafkaLog::new(settings(proxy.address().to_string(), "g", Topic::PaymentsReceived)).expect("a log");
-    log.renew_producer().await.expect("a producer");
+    log.renew_producer(&[]).await.expect("a producer");
     let (ours, meta) = assigned(&mut log).await;
     let out = |value: &str| {
         vec![Outgoing {
@@ -67,7 +67,7 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
     assert_eq!(log.group_offset(ours[0]).await, Ok(Some(2)));
     // Without a new producer the next transaction is refused here, before it begins.
     assert!(matches!(log.transact(&out("never"), &[(ours[0], 9)], &meta).await, Ended::Aborted(_)));
-    log.renew_producer().await.expect("a producer");
+    log.renew_producer(&[]).await.expect("a producer");
     // The first try arrives only now.
     let late = proxy.held_end(Duration::ZERO).await.expect("it was kept back");
     let code = proxy.deliver(&late).await.expect("an answer");

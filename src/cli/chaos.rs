@@ -28,6 +28,8 @@ use tokio::signal::unix::{SignalKind, signal};
   ./kept chaos                              five minutes, as many kinds of faults as fit
   ./kept chaos --seed 7 --minutes 60        everything; a guard that never acted makes this red
   ./kept chaos --ci                         what every change must stand, in about five minutes
+  ./kept chaos --minutes 10 --only \"kill -9 Kafka\"
+                                            one fault again and again
   ./kept chaos --seed 7 --minutes 60 --show say what would be done, and do nothing
 
 Exit codes: 0 everything held; 1 something did not, and the last lines say what; or it could not be carried out.")]
@@ -41,6 +43,9 @@ pub struct Chaos {
     /// The short profile: kills of everything, one stop of 20 s, one late end of a transaction, one topic made anew
     #[arg(long, conflicts_with = "minutes")]
     ci: bool,
+    /// Only faults whose words, as `--show` prints them, hold these
+    #[arg(long, value_name = "WORDS")]
+    only: Option<String>,
     /// Orders a second
     #[arg(long, default_value_t = 30, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=2_000))]
     per_second: u32,
@@ -67,7 +72,10 @@ impl Chaos {
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |it| u64::from(it.subsec_micros()) + 1)
         });
         let profile = if self.ci { Profile::Ci } else { Profile::Full };
-        let planned = schedule(seed, self.minutes, profile);
+        let planned = schedule(seed, self.minutes, profile, self.only.as_deref());
+        if let (true, Some(words)) = (planned.is_empty(), &self.only) {
+            bail!("there is no fault with \"{words}\" in its words; `kept chaos --minutes 60 --show` prints them all");
+        }
         if self.show {
             self.show(&planned);
             return Ok(ExitCode::SUCCESS);
@@ -84,6 +92,7 @@ impl Chaos {
             seed,
             minutes: self.minutes,
             profile,
+            only: self.only.clone(),
             per_second: self.per_second,
             settle: Duration::from_secs(self.settle),
         };

@@ -17,8 +17,8 @@ use uuid::Uuid;
 use crate::{
     pg::{At, Prefix, Purpose, Schema, connect},
     seam::{
-        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Progress, Queue,
-        TopicPartition, Written,
+        Advance, DecidedWith, Ends, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Progress,
+        Queue, TopicPartition, Written,
     },
     statements::statements,
 };
@@ -53,7 +53,7 @@ pub(crate) use journal_columns;
 
 statements! {
     struct Statements {
-        progress = "SELECT next_offset, owner_epoch, topic_id, emitted_floor, clean FROM progress
+        progress = "SELECT next_offset, owner_epoch, topic_id, emitted_floor, clean, sent_from FROM progress
                     WHERE step = $1 AND topic = $2 AND partition_no = $3";
         end_owner = "SELECT pg_terminate_backend(a.pid, 3000)
                      FROM progress p JOIN pg_stat_activity a
@@ -69,14 +69,16 @@ statements! {
                 ON CONFLICT (step, topic, partition_no) DO UPDATE
                 SET owner_epoch = p.owner_epoch + 1, owner_pid = excluded.owner_pid,
                     owner_started = excluded.owner_started, clean = false
-                RETURNING next_offset, owner_epoch, topic_id, emitted_floor, place";
+                RETURNING next_offset, owner_epoch, topic_id, emitted_floor, place, sent_from";
         forget_attempts = "DELETE FROM attempts WHERE step = $1 AND topic = $2 AND partition_no = $3
                            AND record_offset < $4";
         attempt = "INSERT INTO attempts AS a (step, topic, partition_no, record_offset, attempts)
                    VALUES ($1, $2, $3, $4, 1)
                    ON CONFLICT (step, topic, partition_no, record_offset) DO UPDATE SET attempts = a.attempts + 1
                    RETURNING attempts";
-        emitted = "UPDATE progress p SET emitted_floor = greatest(p.emitted_floor, u.floor)
+        emitted = "UPDATE progress p SET
+                       sent_from = CASE WHEN u.floor >= p.emitted_floor THEN $6 ELSE p.sent_from END,
+                       emitted_floor = greatest(p.emitted_floor, u.floor)
                    FROM unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) u(topic, partition_no, epoch, floor)
                    WHERE p.step = $1 AND p.topic = u.topic AND p.partition_no = u.partition_no
                      AND p.owner_epoch = u.epoch";
@@ -224,6 +226,29 @@ impl PgLedger {
     }
 }
 
+/// As the column keeps them: offsets by topic, in the order of its partitions.
+fn ends_text(ends: &Ends) -> String {
+    let mut topics: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    for (at, &offset) in ends {
+        let offsets = topics.entry(at.topic.name()).or_default();
+        let index = usize::try_from(at.partition).unwrap_or(0);
+        offsets.resize(offsets.len().max(index + 1), 0);
+        offsets[index] = offset;
+    }
+    serde_json::to_string(&topics).expect("names and numbers are JSON")
+}
+
+/// What cannot be read, or is of topics that this version does not know, is looked for from their beginning.
+fn ends(text: &str) -> Ends {
+    let topics: BTreeMap<String, Vec<i64>> = serde_json::from_str(text).unwrap_or_default();
+    let mut ends = Ends::new();
+    for (name, offsets) in topics {
+        let Some(topic) = Topic::of(&name) else { continue };
+        ends.extend((0..).zip(offsets).map(|(partition, offset)| (TopicPartition { topic, partition }, offset)));
+    }
+    ends
+}
+
 async fn open(url: &str, schema: &Schema) -> Result<(Client, Statements, (i32, At)), LedgerError> {
     let client = connect(url, schema, Purpose::Ledger).await?;
     let statements = Statements::prepare(&client).await?;
@@ -243,6 +268,7 @@ impl Ledger for PgLedger {
             owner_epoch: row.get(1),
             topic_id: row.get(2),
             emitted_floor: row.get(3),
+            sent_from: ends(row.get(5)),
             clean: row.get(4),
         }))
     }
@@ -268,6 +294,7 @@ impl Ledger for PgLedger {
             owner_epoch: row.get(1),
             topic_id: row.get(2),
             emitted_floor: row.get(3),
+            sent_from: ends(row.get(5)),
             clean,
         };
         // A step without memory moves only the floor.
@@ -314,7 +341,7 @@ impl Ledger for PgLedger {
         Ok((rows, up_to))
     }
 
-    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError> {
+    async fn emitted(&mut self, floors: &[(TopicPartition, i64)], sent_from: &Ends) -> Result<bool, LedgerError> {
         let owned: Vec<_> = floors.iter().filter_map(|(at, floor)| Some((*at, *self.owned.get(at)?, *floor))).collect();
         let topics: Vec<&str> = owned.iter().map(|(at, ..)| at.topic.name()).collect();
         let partitions: Vec<i32> = owned.iter().map(|(at, ..)| at.partition).collect();
@@ -322,7 +349,10 @@ impl Ledger for PgLedger {
         let raised: Vec<i64> = owned.iter().map(|(.., floor)| *floor).collect();
         let kept = self
             .client
-            .execute(&self.statements.emitted, &[&self.step, &topics, &partitions, &epochs, &raised])
+            .execute(
+                &self.statements.emitted,
+                &[&self.step, &topics, &partitions, &epochs, &raised, &ends_text(sent_from)],
+            )
             .await?;
         Ok(usize::try_from(kept) == Ok(floors.len()))
     }

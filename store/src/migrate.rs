@@ -21,7 +21,7 @@ macro_rules! steps {
 
 const LEDGER: &[Step] = steps!("ledger": "0001_ledger", "0002_schemas", "0003_reference", "0004_slots", "0005_accepted_at_the_door",
            "0006_unbacked", "0007_parked_of_a_topic_made_anew", "0008_erased", "0009_decided_with",
-           "0010_let_go_one_by_one");
+           "0010_let_go_one_by_one", "0011_sent_from");
 const READ: &[Step] = steps!("read": "0001_read", "0002_written_at", "0003_erased");
 
 /// Brings the schemas of a deployment up to date, both in the same database; returns the names of the steps that

@@ -19,6 +19,9 @@ pub struct TopicPartition {
     pub partition: i32,
 }
 
+/// Per partition of output topics, an offset from which on stands all that was sent since some moment.
+pub type Ends = BTreeMap<TopicPartition, i64>;
+
 /// Where a partition stands in Postgres.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
@@ -28,8 +31,10 @@ pub struct Progress {
     pub owner_epoch: i64,
     /// The topic's id (KIP-516) when the row was made; another id means another topic of the same name.
     pub topic_id: String,
-    /// Everything below this offset is known to be emitted.
+    /// What came of everything below this offset was seen to stand on its topics.
     pub emitted_floor: i64,
+    /// From where on stands what was sent beyond the floor. A partition that is not here: from its beginning.
+    pub sent_from: Ends,
     /// The last owner stopped in good order.
     pub clean: bool,
 }
@@ -203,9 +208,9 @@ pub trait Ledger {
         limit: usize,
     ) -> Result<(Vec<JournalRow>, i64), LedgerError>;
 
-    /// Raises the emitted floor of partitions we own, outside of a batch. False: one of them is not ours, or not by
-    /// this connection, and its floor stays.
-    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError>;
+    /// Raises the emitted floor of partitions we own, outside of a batch, and notes from where on stands what is sent
+    /// beyond it. False: one of them is not ours, or not by this connection, and its floor stays.
+    async fn emitted(&mut self, floors: &[(TopicPartition, i64)], sent_from: &Ends) -> Result<bool, LedgerError>;
 
     /// Counts one more attempt at a record, committed before the attempt; returns the count, this one included.
     async fn attempt(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError>;
@@ -228,9 +233,9 @@ pub trait Places {
     /// As [`Ledger::attempt`].
     async fn attempt_at(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError>;
 
-    /// Everything before these offsets is committed: kept, so that a broker that forgets it is noticed. False: not
-    /// all are kept, and [`Places::enter`] comes first.
-    async fn done_to(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError>;
+    /// What came of everything before these offsets was seen to stand: kept, with from where on stands what is sent
+    /// beyond. False: not all are kept, and [`Places::enter`] comes first.
+    async fn done_to(&mut self, floors: &[(TopicPartition, i64)], sent_from: &Ends) -> Result<bool, LedgerError>;
 
     /// As [`Ledger::leave`].
     async fn leave_places(&mut self, at: &[(TopicPartition, i64)]) -> Result<(), LedgerError>;
@@ -245,19 +250,28 @@ pub struct Entered {
     pub topic_id: String,
     pub epoch: i64,
     pub clean: bool,
-    /// The last offset of [`Places::done_to`]; zero when there was none.
-    pub floor: i64,
+    /// The last offset of [`Places::done_to`], if there was one.
+    pub floor: Option<i64>,
+    /// As [`Progress::sent_from`].
+    pub sent_from: Ends,
 }
 
 impl<S: Ledger> Places for S {
     async fn enter(&mut self, at: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError> {
         let clean = self.progress(at).await?.is_none_or(|it| it.clean);
         let taken = self.take(at, topic_id, 0).await?;
-        Ok(Entered { topic_id: taken.topic_id, epoch: taken.owner_epoch, clean, floor: taken.emitted_floor })
+        let noted = taken.emitted_floor > 0 || !taken.sent_from.is_empty();
+        Ok(Entered {
+            topic_id: taken.topic_id,
+            epoch: taken.owner_epoch,
+            clean,
+            floor: noted.then_some(taken.emitted_floor),
+            sent_from: taken.sent_from,
+        })
     }
 
-    async fn done_to(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError> {
-        self.emitted(floors).await
+    async fn done_to(&mut self, floors: &[(TopicPartition, i64)], sent_from: &Ends) -> Result<bool, LedgerError> {
+        self.emitted(floors, sent_from).await
     }
 
     async fn attempt_at(&mut self, at: TopicPartition, offset: i64) -> Result<i32, LedgerError> {
@@ -275,10 +289,10 @@ impl<S: Ledger> Places for S {
 
 impl Places for () {
     async fn enter(&mut self, _: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError> {
-        Ok(Entered { topic_id: topic_id.to_owned(), epoch: 0, clean: true, floor: 0 })
+        Ok(Entered { topic_id: topic_id.to_owned(), epoch: 0, clean: true, floor: None, sent_from: Ends::new() })
     }
 
-    async fn done_to(&mut self, _: &[(TopicPartition, i64)]) -> Result<bool, LedgerError> {
+    async fn done_to(&mut self, _: &[(TopicPartition, i64)], _: &Ends) -> Result<bool, LedgerError> {
         Ok(true)
     }
 
@@ -368,7 +382,8 @@ pub trait Sink {
     where
         Self: 'a;
 
-    /// Where a partition stands; `None` when it was never worked on. `emitted_floor` has no meaning here.
+    /// Where a partition stands; `None` when it was never worked on. `emitted_floor` and `sent_from` have no meaning
+    /// here.
     async fn progress(&mut self, at: TopicPartition) -> Result<Option<Progress>, LedgerError>;
 
     /// Takes a partition over: raises its epoch, ends the previous owner's backend, remembers ours. Makes the row

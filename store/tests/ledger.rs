@@ -26,8 +26,8 @@ use kept_store::{
     reference::{self, Recheck},
     schemas,
     seam::{
-        Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Queue, Timers,
-        TopicPartition, Written,
+        Advance, DecidedWith, Ends, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Queue,
+        Timers, TopicPartition, Written,
     },
 };
 
@@ -127,7 +127,7 @@ async fn a_partition_is_taken_with_a_rising_epoch_and_keeps_its_place() {
     let mut txn = first.begin().await.expect("a transaction");
     assert!(txn.advance(&[step(1, 40, 45)]).await.expect("advances"));
     txn.commit().await.expect("commits");
-    first.emitted(&[(AT, 41)]).await.expect("noted");
+    first.emitted(&[(AT, 41)], &Ends::new()).await.expect("noted");
 
     let mut second = ledger(&on).await;
     let taken = second.take(AT, "other", 0).await.expect("taken over");
@@ -645,18 +645,26 @@ async fn a_record_of_a_topic_made_anew_is_parked_beside_one_of_the_old_topic_at_
     assert_eq!(lock(&mut txn, &[id(1), id(2)], &[]).await.parked, [(id(1), queue), (id(2), queue)].into());
 }
 
+fn at(topic: Topic, partition: i32) -> TopicPartition {
+    TopicPartition { topic, partition }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_the_owner_raises_the_emitted_floor_and_it_never_falls() {
     let on = Deployment::new().await;
     let mut ours = ledger(&on).await;
     ours.take(AT, "t", 10).await.expect("taken");
-    assert_eq!(ours.emitted(&[(AT, 15)]).await, Ok(true));
-    assert_eq!(ours.emitted(&[(AT, 12)]).await, Ok(true), "it is beyond that already");
+    let sent = |offset| Ends::from([2, 0].map(|partition| (at(Topic::OrdersPaid, partition), offset)));
+    assert_eq!(ours.emitted(&[(AT, 15)], &sent(150)).await, Ok(true));
+    assert_eq!(ours.emitted(&[(AT, 12)], &sent(120)).await, Ok(true), "it is beyond that already");
     let mut theirs = ledger(&on).await;
-    assert_eq!(theirs.emitted(&[(AT, 99)]).await, Ok(false), "they never took it");
+    assert_eq!(theirs.emitted(&[(AT, 99)], &sent(990)).await, Ok(false), "they never took it");
     ours.reconnect().await.expect("connected anew");
-    assert_eq!(ours.emitted(&[(AT, 99)]).await, Ok(false), "this connection did not take it");
-    assert_eq!(theirs.progress(AT).await.expect("progress").expect("a row").emitted_floor, 15);
+    assert_eq!(ours.emitted(&[(AT, 99)], &sent(990)).await, Ok(false), "this connection did not take it");
+    let kept = theirs.progress(AT).await.expect("progress").expect("a row");
+    assert_eq!(kept.emitted_floor, 15);
+    assert_eq!(kept.sent_from.get(&at(Topic::OrdersPaid, 2)), Some(&150));
+    assert_eq!(kept.sent_from.get(&at(Topic::OrdersPaid, 1)).copied().unwrap_or(0), 0, "from its beginning");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

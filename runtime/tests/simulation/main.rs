@@ -54,7 +54,7 @@ fn the_engine_does_everything_exactly_once_in_every_schedule() {
     let began = Instant::now();
     let schedules = number("KEPT_SIM_SCHEDULES").unwrap_or(3_000);
     let mut acted: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let (mut late, mut kills, mut pauses, mut anew) = (0, 0, 0, 0);
+    let (mut late, mut lost, mut kills, mut pauses, mut anew) = (0, 0, 0, 0, 0);
     for seed in 0..schedules {
         let mut schedule = Schedule::new(seed, None, false);
         match schedule.run() {
@@ -64,6 +64,7 @@ fn the_engine_does_everything_exactly_once_in_every_schedule() {
                     *acted.entry(name).or_default() += value;
                 }
                 late += report.late_applied;
+                lost += report.ends_lost;
                 kills += report.kills;
                 pauses += report.pauses;
                 anew += report.anew;
@@ -71,12 +72,18 @@ fn the_engine_does_everything_exactly_once_in_every_schedule() {
         }
     }
     eprintln!(
-        "{schedules} schedules in {:?}: {kills} kills, {pauses} stops, {late} late ends that hit, {anew} steps stopped \
-         by a topic made anew",
+        "{schedules} schedules in {:?}: {kills} kills, {pauses} stops, {late} late ends that hit, {lost} ends never \
+         written, {anew} steps stopped by a topic made anew",
         began.elapsed()
     );
     eprintln!("{acted:?}");
-    for (count, what) in [(late, "late ends"), (kills, "kills"), (pauses, "stops"), (anew, "topics made anew")] {
+    for (count, what) in [
+        (late, "late ends"),
+        (lost, "ends never written"),
+        (kills, "kills"),
+        (pauses, "stops"),
+        (anew, "topics made anew"),
+    ] {
         assert!(count > 0, "no {what} in any schedule");
     }
     // A guard that never acted was not tested.
@@ -84,6 +91,7 @@ fn the_engine_does_everything_exactly_once_in_every_schedule() {
         "fences",
         "cas_misses",
         "re_emissions",
+        "found_sent",
         "forgotten_offsets",
         "recycled_producers",
         "rejoins",

@@ -11,8 +11,6 @@ pub enum Misfit {
     Emptied,
     /// The database was restored from a backup that is older than the topics.
     Restored,
-    /// The group's offsets are gone, and the last decisions may not be emitted.
-    OffsetGone,
     /// Records are gone that nobody has read.
     CutOff,
     /// Records are gone that the sink has not read.
@@ -20,14 +18,13 @@ pub enum Misfit {
 }
 
 impl Misfit {
-    pub const ALL: &'static [Self] = &[Self::Emptied, Self::Restored, Self::OffsetGone, Self::CutOff, Self::SinkBehind];
+    pub const ALL: &'static [Self] = &[Self::Emptied, Self::Restored, Self::CutOff, Self::SinkBehind];
 
     /// Words of the reason that a step must give.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Emptied => "the database knows nothing of it",
             Self::Restored => "it is older than the topics",
-            Self::OffsetGone => "may or may not be emitted",
             Self::CutOff => "records were lost",
             Self::SinkBehind => "rebuild the read model",
         }
@@ -43,12 +40,6 @@ impl Misfit {
                     row.next_offset /= 2;
                     row.emitted_floor = row.emitted_floor.min(row.next_offset);
                 }
-            }
-            Self::OffsetGone => {
-                for (_, row) in books.filter(|((book, _), _)| *book == Book::Ledger) {
-                    row.emitted_floor = 0;
-                }
-                world.groups.clear();
             }
             Self::CutOff => {
                 for record in more {

@@ -10,8 +10,8 @@ use std::{
 use kept_processors::ledger::{Facts, LedgerEvent, OrderState, Sku};
 use kept_schemas::{EventId, Micros, OrderId, Topic};
 use kept_store::seam::{
-    Advance, DecidedWith, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Progress, Queue,
-    Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition, Written,
+    Advance, DecidedWith, Ends, JournalRow, Keys, Ledger, LedgerError, LedgerTxn, LetGo, Locked, Parked, Progress,
+    Queue, Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition, Written,
 };
 
 use rand::Rng;
@@ -98,6 +98,11 @@ pub struct Store {
 impl Store {
     pub fn next_offset(&self, book: Book, at: TopicPartition) -> Option<i64> {
         self.progress.get(&(book, at)).map(|it| it.next_offset)
+    }
+
+    /// Everything before was seen to stand.
+    pub fn noted(&self, book: Book, at: TopicPartition) -> Option<i64> {
+        self.progress.get(&(book, at)).map(|it| it.emitted_floor)
     }
 
     fn end(&mut self, session: u64) {
@@ -245,6 +250,7 @@ impl ModelStore {
                 owner_epoch: 0,
                 topic_id: id.to_owned(),
                 emitted_floor: start,
+                sent_from: Ends::new(),
                 clean: true,
             });
             progress.owner_epoch += 1;
@@ -541,7 +547,7 @@ impl Ledger for ModelStore {
         Ok((rows, cut))
     }
 
-    async fn emitted(&mut self, floors: &[(TopicPartition, i64)]) -> Result<bool, LedgerError> {
+    async fn emitted(&mut self, floors: &[(TopicPartition, i64)], sent_from: &Ends) -> Result<bool, LedgerError> {
         self.trip().await?;
         let mut kept = 0;
         let mut it = self.world.borrow_mut();
@@ -549,7 +555,10 @@ impl Ledger for ModelStore {
             let Some(&epoch) = self.owned.get(at) else { continue };
             let row = it.store.progress.get_mut(&(self.book, *at)).filter(|row| row.owner_epoch == epoch);
             if let Some(row) = row {
-                row.emitted_floor = row.emitted_floor.max(*floor);
+                if *floor >= row.emitted_floor {
+                    row.emitted_floor = *floor;
+                    row.sent_from.clone_from(sent_from);
+                }
                 kept += 1;
             }
         }

@@ -1,6 +1,7 @@
 //! A model of Kafka, in memory: topics with transactions and their markers, one group protocol, producer epochs.
 //! It errs on the nasty side wherever Kafka may be nasty: ends of transactions that arrive late and hit another one,
-//! late records of an aborted transaction, members that learn late that they were put out, topics made anew.
+//! late records of an aborted transaction, members that learn late that they were put out, topics made anew, ends of
+//! transactions that it says are done and never writes.
 
 use std::{
     cell::RefCell,
@@ -12,13 +13,13 @@ use std::{
     time::Duration,
 };
 
-use kept_runtime::log::{Ask, Change, Ended, Log, LogError, LogRecord, Outgoing, Polled, TopicFacts};
+use kept_runtime::log::{Ask, Change, End, Ended, Found, Log, LogError, LogRecord, Look, Outgoing, Polled, TopicFacts};
 use kept_schemas::{Micros, Topic};
 use kept_store::seam::TopicPartition;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::store::Store;
+use crate::{schedule::places, store::Store};
 
 pub const PARTITIONS: i32 = 2;
 const SESSION: u64 = 10_000;
@@ -36,11 +37,25 @@ pub enum Fate {
 }
 
 struct Txn {
-    fate: Fate,
     began: u64,
     /// (group, partition, offset), applied when it is committed.
     offsets: Vec<(String, TopicPartition, i64)>,
-    touched: BTreeSet<TopicPartition>,
+    /// What became of it in each place it touched.
+    fates: BTreeMap<Touched, Fate>,
+}
+
+/// Where a transaction's end is written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Touched {
+    Partition(TopicPartition),
+    /// The offsets of a group.
+    Group(String),
+}
+
+impl Txn {
+    fn fate(&self, at: TopicPartition) -> Fate {
+        self.fates.get(&Touched::Partition(at)).copied().unwrap_or(Fate::Open)
+    }
 }
 
 struct Entry {
@@ -69,6 +84,8 @@ struct Producer {
     open: Option<usize>,
     /// How the last one ended: a repeated request for the same is answered with success.
     last: Option<Fate>,
+    /// Ended ones, and where their end was not written: it comes with that of the next one there.
+    unwritten: Vec<(Touched, usize)>,
 }
 
 enum Late {
@@ -119,6 +136,8 @@ pub struct Nasty {
     pub give_up: f64,
     pub network: f64,
     pub slow: f64,
+    /// Ends that are never written, as by a broker that restarts.
+    pub unwritten: f64,
 }
 
 pub struct World {
@@ -141,6 +160,7 @@ pub struct World {
     pub wake: BTreeMap<usize, u64>,
     pub paused: BTreeSet<usize>,
     pub late_applied: usize,
+    pub ends_lost: usize,
 }
 
 impl World {
@@ -163,6 +183,7 @@ impl World {
             wake: BTreeMap::new(),
             paused: BTreeSet::new(),
             late_applied: 0,
+            ends_lost: 0,
         }
     }
 
@@ -231,7 +252,7 @@ impl World {
         partition
             .entries
             .iter()
-            .find(|it| it.txn.is_some_and(|txn| self.txns[txn].fate == Fate::Open))
+            .find(|it| it.txn.is_some_and(|txn| self.txns[txn].fate(at) == Fate::Open))
             .map_or(partition.next, |it| it.offset)
     }
 
@@ -248,7 +269,7 @@ impl World {
                 break;
             }
             next = entry.offset + 1;
-            let visible = entry.txn.is_none_or(|txn| self.txns[txn].fate == Fate::Committed);
+            let visible = entry.txn.is_none_or(|txn| self.txns[txn].fate(at) == Fate::Committed);
             if let Some(record) = entry.record.as_ref().filter(|_| visible) {
                 records.push(LogRecord {
                     at,
@@ -271,7 +292,9 @@ impl World {
 
     /// Readers wait for it.
     pub fn transaction_open(&self) -> bool {
-        self.producers.values().any(|it| it.open.is_some())
+        self.producers
+            .values()
+            .any(|it| it.open.is_some() || it.unwritten.iter().any(|(at, _)| matches!(at, Touched::Partition(_))))
     }
 
     /// First offset, and one past the last.
@@ -303,14 +326,33 @@ impl World {
 
     // Transactions
 
-    fn resolve(&mut self, txn: usize, fate: Fate) {
-        self.txns[txn].fate = fate;
-        for at in self.txns[txn].touched.clone() {
-            self.append(at, None, None);
-        }
-        if fate == Fate::Committed {
-            for (group, at, offset) in std::mem::take(&mut self.txns[txn].offsets) {
-                self.groups.entry(group).or_default().committed.insert(at, offset);
+    /// Ends a transaction of a producer, and with it, where it is written, what was left there without an end.
+    fn resolve(&mut self, id: &str, txn: usize, fate: Fate) {
+        let unwritten = self.nasty.unwritten;
+        let loses = self.chance(unwritten);
+        let spares = if self.rng.random_bool(0.5) { 0.0 } else { 0.5 };
+        let all: Vec<Touched> = self.txns[txn].fates.keys().cloned().collect();
+        for touched in all {
+            let producer = self.producers.get_mut(id).expect("it began one");
+            producer.unwritten.push((touched.clone(), txn));
+            if loses && !self.rng.random_bool(spares) {
+                self.ends_lost += 1;
+                self.say(|| format!("the end ({fate:?}) of a transaction of {id} is lost: {touched:?}"));
+                continue;
+            }
+            let producer = self.producers.get_mut(id).expect("it began one");
+            let ended: Vec<usize> =
+                producer.unwritten.extract_if(.., |(at, _)| *at == touched).map(|(_, txn)| txn).collect();
+            for txn in ended {
+                self.txns[txn].fates.insert(touched.clone(), fate);
+                if fate == Fate::Committed && matches!(touched, Touched::Group(_)) {
+                    for (group, at, offset) in std::mem::take(&mut self.txns[txn].offsets) {
+                        self.groups.entry(group).or_default().committed.insert(at, offset);
+                    }
+                }
+            }
+            if let Touched::Partition(at) = touched {
+                self.append(at, None, None);
             }
         }
     }
@@ -321,7 +363,7 @@ impl World {
         producer.last = None;
         let epoch = producer.epoch;
         if let Some(open) = producer.open.take() {
-            self.resolve(open, Fate::Aborted);
+            self.resolve(id, open, Fate::Aborted);
         }
         epoch
     }
@@ -335,7 +377,7 @@ impl World {
             return None;
         }
         if producer.open.is_none() {
-            self.txns.push(Txn { fate: Fate::Open, began: now, offsets: Vec::new(), touched: BTreeSet::new() });
+            self.txns.push(Txn { began: now, offsets: Vec::new(), fates: BTreeMap::new() });
             producer.open = Some(count);
         }
         producer.open
@@ -346,9 +388,32 @@ impl World {
             return false;
         };
         let at = Self::place(record.topic, &record.key);
-        self.txns[txn].touched.insert(at);
+        self.txns[txn].fates.insert(Touched::Partition(at), Fate::Open);
         self.append(at, Some(record), Some(txn));
         true
+    }
+
+    fn add_offsets(&mut self, id: &str, epoch: i32, group: &str, offsets: &[(TopicPartition, i64)]) -> bool {
+        let Some(txn) = self.open(id, epoch) else {
+            return false;
+        };
+        let txn = &mut self.txns[txn];
+        txn.fates.insert(Touched::Group(group.to_owned()), Fate::Open);
+        txn.offsets.extend(offsets.iter().map(|(at, offset)| (group.to_owned(), *at, *offset)));
+        true
+    }
+
+    /// A transaction over every partition of some topics and the group's offsets, aborted.
+    fn sweep(&mut self, id: &str, epoch: i32, group: &str, topics: &[Topic]) {
+        let Some(txn) = self.open(id, epoch).filter(|_| !topics.is_empty()) else {
+            return;
+        };
+        for at in places(topics).filter(|at| self.topics.contains_key(&at.topic)).collect::<Vec<_>>() {
+            self.txns[txn].fates.insert(Touched::Partition(at), Fate::Open);
+            self.append(at, None, Some(txn));
+        }
+        self.add_offsets(id, epoch, group, &[]);
+        self.end_txn(id, epoch, false);
     }
 
     fn end_txn(&mut self, id: &str, epoch: i32, commit: bool) -> bool {
@@ -359,7 +424,7 @@ impl World {
         match producer.open.take() {
             Some(open) => {
                 producer.last = Some(want);
-                self.resolve(open, want);
+                self.resolve(id, open, want);
                 true
             }
             None => producer.last == Some(want),
@@ -417,10 +482,10 @@ impl World {
             .collect();
         for (id, open) in expired {
             self.say(|| format!("transaction of {id} timed out"));
-            self.resolve(open, Fate::Aborted);
             let producer = self.producers.get_mut(&id).expect("it was there");
             producer.open = None;
             producer.epoch += 1;
+            self.resolve(&id, open, Fate::Aborted);
         }
         self.tick_groups();
         let mut store = std::mem::take(&mut self.store);
@@ -734,7 +799,8 @@ impl Log for ModelLog {
                 let mut it = self.world.borrow_mut();
                 it.tick();
                 let open = it.txns.iter().any(|txn| {
-                    txn.fate == Fate::Open && txn.offsets.iter().any(|(group, on, _)| *group == self.group && *on == at)
+                    txn.fates.get(&Touched::Group(self.group.clone())) == Some(&Fate::Open)
+                        && txn.offsets.iter().any(|(group, on, _)| *group == self.group && *on == at)
                 });
                 if !open {
                     return Ok(it.group_committed(&self.group, at));
@@ -816,12 +882,73 @@ impl Log for ModelLog {
         }
     }
 
-    async fn renew_producer(&mut self) -> Result<(), LogError> {
+    async fn renew_producer(&mut self, outputs: &[Topic]) -> Result<(), LogError> {
         hop(&self.world).await;
         self.open = None;
         self.epoch = self.world.borrow_mut().init(&self.id);
         hop(&self.world).await;
+        self.world.borrow_mut().sweep(&self.id, self.epoch, &self.group, outputs);
+        hop(&self.world).await;
         Ok(())
+    }
+
+    async fn confirm(&mut self) -> Result<(), LogError> {
+        hop(&self.world).await;
+        {
+            let mut it = self.world.borrow_mut();
+            if !it.add_offsets(&self.id, self.epoch, &self.group, &[]) {
+                return Err(LogError::Retry("epoch".into()));
+            }
+            it.end_txn(&self.id, self.epoch, false);
+        }
+        hop(&self.world).await;
+        Ok(())
+    }
+
+    async fn ends(&mut self, topics: &[Topic]) -> Result<BTreeMap<TopicPartition, End>, LogError> {
+        hop(&self.world).await;
+        let ends: BTreeMap<TopicPartition, i64> = {
+            let it = self.world.borrow();
+            places(topics).filter(|at| it.topics.contains_key(&at.topic)).map(|at| (at, it.extent(at).1)).collect()
+        };
+        hop(&self.world).await;
+        let it = self.world.borrow();
+        Ok(ends.into_iter().map(|(at, end)| (at, End { end, stable: it.stable_end(at) })).collect())
+    }
+
+    async fn find(&mut self, look: &Look) -> Result<Found, LogError> {
+        hop(&self.world).await;
+        let mut found = Found::default();
+        let ends: Vec<(TopicPartition, i64, i64)> = {
+            let it = self.world.borrow();
+            look.from.iter().map(|(&at, &from)| (at, from, it.extent(at).1)).collect()
+        };
+        for (at, from, end) in ends {
+            let until = self.world.borrow().now + 15_000;
+            loop {
+                hop(&self.world).await;
+                self.world.borrow_mut().tick();
+                let it = self.world.borrow();
+                if it.stable_end(at) >= end {
+                    let start = it.extent(at).0;
+                    found.cut |= from < start;
+                    let from = if from > end { start } else { from.max(start) };
+                    let (records, _) = it.committed(at, from, usize::MAX);
+                    records.iter().filter(|it| it.offset < end).for_each(|it| found.note(look, &it.headers));
+                    break;
+                }
+                if it.now >= until {
+                    return Err(LogError::Retry(format!("a transaction on {}/{} is open", at.topic, at.partition)));
+                }
+                drop(it);
+                nap(&self.world, 100).await;
+            }
+        }
+        Ok(found)
+    }
+
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.world.borrow().now)
     }
 
     async fn rejoin(&mut self) -> Result<(), LogError> {
@@ -878,12 +1005,8 @@ impl ModelLog {
             if !accepted {
                 return self.abort(Ended::Stale("generation".into())).await;
             }
-            let mut it = self.world.borrow_mut();
-            let Some(txn) = it.open(&self.id, self.epoch) else {
+            if !self.world.borrow_mut().add_offsets(&self.id, self.epoch, &self.group, offsets) {
                 return Ended::Fenced("epoch".into());
-            };
-            for (at, offset) in offsets {
-                it.txns[txn].offsets.push((self.group.clone(), *at, *offset));
             }
         } else if !begun {
             return Ended::Committed;

@@ -728,7 +728,7 @@ mod tests {
 
     #[test]
     fn processes_are_told_of_every_record_that_is_to_end_them_and_later_of_fewer() {
-        let planned = schedule(5, 120, Profile::Full);
+        let planned = schedule(5, 120, Profile::Full, None);
         let all = killing_ids(5, &planned, 0);
         assert!(all.contains(&killing_id(5, 0).to_string()));
         let later = later_ids(5, 0);

@@ -50,6 +50,8 @@ pub struct Settings {
     pub seed: u64,
     pub minutes: u32,
     pub profile: Profile,
+    /// Nothing but faults whose words hold these.
+    pub only: Option<String>,
     /// Orders a second.
     pub per_second: u32,
     /// How long everything may take to come to rest.
@@ -58,7 +60,7 @@ pub struct Settings {
 
 /// Makes the faults and judges. An error: it could not be carried out.
 pub async fn run(settings: &Settings, say: Say<'_>) -> Result<Report> {
-    let planned = schedule(settings.seed, settings.minutes, settings.profile);
+    let planned = schedule(settings.seed, settings.minutes, settings.profile, settings.only.as_deref());
     let mut deployment = Deployment::build(settings, &planned, say).await?;
     let began = Instant::now();
     let mut made = faults(settings, &planned, &mut deployment, began, say).await?;
@@ -95,7 +97,7 @@ pub async fn run(settings: &Settings, say: Say<'_>) -> Result<Report> {
     Ok(Report {
         seed: settings.seed,
         minutes: settings.minutes,
-        long: settings.minutes >= LONG_MINUTES && settings.profile == Profile::Full,
+        long: settings.minutes >= LONG_MINUTES && settings.profile == Profile::Full && settings.only.is_none(),
         made,
         guards: guards(&deployment),
         accepted: deployment.accepted.count(),

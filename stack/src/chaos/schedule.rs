@@ -188,7 +188,8 @@ const GAP: u32 = 3;
 
 /// The faults of a run of `minutes` minutes. The same arguments give the same schedule. A run that is long enough has
 /// every fault before one comes again, and a short one as many kinds as possible.
-pub fn schedule(seed: u64, minutes: u32, profile: Profile) -> Vec<Planned> {
+/// `only`: nothing but faults whose words hold these; none, when no fault's do.
+pub fn schedule(seed: u64, minutes: u32, profile: Profile, only: Option<&str>) -> Vec<Planned> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let end = minutes.saturating_mul(60);
     let mut planned = Vec::new();
@@ -199,7 +200,9 @@ pub fn schedule(seed: u64, minutes: u32, profile: Profile) -> Vec<Planned> {
             Profile::Full => deal(&mut rng, everything()),
             Profile::Ci => ci(&mut rng),
         };
-        for mut fault in deck {
+        let wanted = |fault: &Fault| only.is_none_or(|words| fault.to_string().contains(words));
+        let before = planned.len();
+        for mut fault in deck.into_iter().filter(wanted) {
             if let Fault::KillingRecord(number) = &mut fault {
                 *number = killing;
                 killing += 1;
@@ -211,8 +214,8 @@ pub fn schedule(seed: u64, minutes: u32, profile: Profile) -> Vec<Planned> {
             planned.push(Planned { second, fault });
             second += fault.lasts() + rng.random_range(GAP..GAP + 5);
         }
-        // The shortest fault would not fit any more.
-        if profile == Profile::Ci || second + 6 > end {
+        // Nothing that takes time fits any more, or nothing that is wanted.
+        if profile == Profile::Ci || second + 6 > end || planned.len() == before {
             return planned;
         }
     }
@@ -294,9 +297,9 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_schedule_and_another_seed_another() {
         for minutes in [5, 30, 60] {
-            let first = schedule(7, minutes, Profile::Full);
-            assert_eq!(first, schedule(7, minutes, Profile::Full));
-            assert_ne!(first, schedule(8, minutes, Profile::Full));
+            let first = schedule(7, minutes, Profile::Full, None);
+            assert_eq!(first, schedule(7, minutes, Profile::Full, None));
+            assert_ne!(first, schedule(8, minutes, Profile::Full, None));
         }
     }
 
@@ -304,7 +307,7 @@ mod tests {
     fn faults_follow_each_other_and_end_in_time() {
         for seed in 0..200 {
             for minutes in [1, 5, 30, 60] {
-                let planned = schedule(seed, minutes, Profile::Full);
+                let planned = schedule(seed, minutes, Profile::Full, None);
                 for pair in planned.windows(2) {
                     assert!(pair[1].second >= pair[0].second + pair[0].fault.lasts() + GAP, "{pair:?}");
                 }
@@ -318,8 +321,8 @@ mod tests {
     fn an_hour_has_every_fault_and_half_an_hour_every_kind() {
         for seed in 0..100 {
             let kinds = |planned: &[Planned]| planned.iter().map(|it| it.fault.kind()).collect::<BTreeSet<_>>();
-            assert_eq!(kinds(&schedule(seed, 30, Profile::Full)).len(), 14, "seed {seed}");
-            let hour = faults(&schedule(seed, 60, Profile::Full));
+            assert_eq!(kinds(&schedule(seed, 30, Profile::Full, None)).len(), 14, "seed {seed}");
+            let hour = faults(&schedule(seed, 60, Profile::Full, None));
             for fault in everything().into_iter().flatten() {
                 let there = match fault {
                     Fault::Pause(Who::Part(part, _), seconds) => {
@@ -338,7 +341,7 @@ mod tests {
     #[test]
     fn the_short_profile_has_the_kills_one_stop_one_late_end_and_one_topic_made_anew() {
         for seed in 0..50 {
-            let planned = schedule(seed, 5, Profile::Ci);
+            let planned = schedule(seed, 5, Profile::Ci, None);
             let all = faults(&planned);
             let kills = all.iter().filter(|it| matches!(it, Fault::Kill(_))).count();
             let stops = all.iter().filter(|it| matches!(it, Fault::Pause(_, 20))).count();
@@ -350,8 +353,17 @@ mod tests {
     }
 
     #[test]
+    fn one_fault_can_be_made_again_and_again_and_words_of_none_make_none() {
+        let only = |words| schedule(7, 10, Profile::Full, Some(words));
+        let kills = only("kill -9 Kafka");
+        assert!(kills.len() > 15, "{}", kills.len());
+        assert_eq!(faults(&kills), BTreeSet::from([Fault::Kill(Who::Server(Server::Kafka))]));
+        assert_eq!(only("kill -9 the moon"), []);
+    }
+
+    #[test]
     fn records_that_end_a_process_have_a_number_each() {
-        let planned = schedule(3, 180, Profile::Full);
+        let planned = schedule(3, 180, Profile::Full, None);
         let numbers: Vec<u8> = planned
             .iter()
             .filter_map(|it| match it.fault {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     pg::{At, Prefix, Purpose, Schema, connect},
-    seam::{Advance, LedgerError, Progress, Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition},
+    seam::{Advance, Ends, LedgerError, Progress, Sink, SinkInput, SinkRecord, SinkTxn, TopicPartition},
     statements::statements,
 };
 
@@ -332,6 +332,7 @@ impl Sink for PgSink {
             owner_epoch: row.get(1),
             topic_id: row.get(2),
             emitted_floor: row.get(0),
+            sent_from: Ends::new(),
             clean: row.get(3),
         }))
     }
@@ -355,8 +356,14 @@ impl Sink for PgSink {
         }
         let row = txn.query_one(&statements.take, &[&topic, &at.partition, &topic_id, &start_offset]).await?;
         let next_offset = row.get(0);
-        let progress =
-            Progress { next_offset, owner_epoch: row.get(1), topic_id: row.get(2), emitted_floor: next_offset, clean };
+        let progress = Progress {
+            next_offset,
+            owner_epoch: row.get(1),
+            topic_id: row.get(2),
+            emitted_floor: next_offset,
+            sent_from: Ends::new(),
+            clean,
+        };
         txn.commit().await?;
         Ok(progress)
     }

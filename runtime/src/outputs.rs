@@ -1,0 +1,208 @@
+//! A step's output topics as the broker has them: where they end, and what of ours stands there.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use kept_schemas::Topic;
+use kept_store::seam::TopicPartition;
+use rdkafka::{
+    Offset, TopicPartitionList,
+    admin::AdminClient,
+    client::DefaultClientContext,
+    consumer::{BaseConsumer, Consumer},
+    types::RDKafkaRespErr,
+};
+use rdkafka_sys as sys;
+
+use crate::{
+    kafka::{KafkaSettings, REQUEST_TIMEOUT, client_config, describe, record},
+    log::{End, Found, LogError, Look},
+};
+
+type Admin = AdminClient<DefaultClientContext>;
+
+/// Readers wait so long for a transaction to end. Longer than one can stay open.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Which records count.
+#[derive(Debug, Clone, Copy)]
+enum Isolation {
+    All,
+    /// Below the first open transaction.
+    Stable,
+}
+
+/// Every partition of those of these topics that are there.
+pub(crate) fn partitions(
+    admin: &Admin,
+    settings: &KafkaSettings,
+    topics: &[Topic],
+) -> Result<Vec<TopicPartition>, LogError> {
+    let names: Vec<(Topic, String)> = topics.iter().map(|&topic| (topic, settings.name(topic))).collect();
+    let described = describe(admin, &names)?;
+    let places = described
+        .into_iter()
+        .flat_map(|(topic, it)| (0..it.partitions).map(move |partition| TopicPartition { topic, partition }));
+    Ok(places.collect())
+}
+
+/// See [`crate::log::Log::ends`].
+pub(crate) fn ends(
+    admin: &Admin,
+    settings: &KafkaSettings,
+    topics: &[Topic],
+) -> Result<BTreeMap<TopicPartition, End>, LogError> {
+    let places = partitions(admin, settings, topics)?;
+    let latest = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST;
+    // In this order: what is stable up to an end that was asked for before is known to be so.
+    let end = offsets(admin, settings, &places, latest, Isolation::All)?;
+    let stable = offsets(admin, settings, &places, latest, Isolation::Stable)?;
+    Ok(end.into_iter().map(|(at, end)| (at, End { end, stable: stable.get(&at).copied().unwrap_or(0) })).collect())
+}
+
+/// See [`crate::log::Log::find`].
+pub(crate) fn find(admin: &Admin, settings: &KafkaSettings, look: &Look) -> Result<Found, LogError> {
+    let places: Vec<TopicPartition> = look.from.keys().copied().collect();
+    let earliest = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST;
+    let latest = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST;
+    let starts = offsets(admin, settings, &places, earliest, Isolation::All)?;
+    let ends = offsets(admin, settings, &places, latest, Isolation::All)?;
+    let mut found = Found::default();
+    let mut list = TopicPartitionList::new();
+    let mut open: BTreeMap<TopicPartition, i64> = BTreeMap::new();
+    for (&at, &from) in &look.from {
+        let (Some(&start), Some(&end)) = (starts.get(&at), ends.get(&at)) else { continue };
+        found.cut |= from < start;
+        // Beyond its end: it was made anew since.
+        let from = if from > end { start } else { from.max(start) };
+        if from < end {
+            list.add_partition_offset(&settings.name(at.topic), at.partition, Offset::Offset(from))
+                .map_err(|error| LogError::Stop(format!("offset {from} of {} is not an offset: {error}", at.topic)))?;
+            open.insert(at, end);
+        }
+    }
+    if open.is_empty() {
+        return Ok(found);
+    }
+    let consumer: BaseConsumer = client_config(&settings.brokers, &settings.properties)
+        .set("group.id", &settings.group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("fetch.wait.max.ms", "50")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("queued.max.messages.kbytes", "8192")
+        .create()
+        .map_err(|error| LogError::Stop(format!("kafka consumer cannot be made: {error}")))?;
+    let failed = |error: rdkafka::error::KafkaError| {
+        LogError::Retry(format!("output topics cannot be read: {:?}", error.rdkafka_error_code()))
+    };
+    consumer.assign(&list).map_err(failed)?;
+    let mut until = Instant::now() + PATIENCE;
+    let mut read = 0_u32;
+    loop {
+        match consumer.poll(Duration::from_millis(20)) {
+            Some(Ok(message)) => {
+                if let Some(record) = record(settings, &message) {
+                    found.note(look, &record.headers);
+                }
+                read += 1;
+                if !read.is_multiple_of(1_000) {
+                    continue;
+                }
+                until = Instant::now() + PATIENCE;
+            }
+            Some(Err(error)) => return Err(failed(error)),
+            None => {}
+        }
+        // Past the last record and past the marker that follows it.
+        for it in consumer.position().map_err(failed)?.elements() {
+            if let (Some(topic), Offset::Offset(next)) = (settings.topic(it.topic()), it.offset()) {
+                let at = TopicPartition { topic, partition: it.partition() };
+                if open.get(&at).is_some_and(|end| next >= *end) {
+                    open.remove(&at);
+                    until = Instant::now() + PATIENCE;
+                }
+            }
+        }
+        let Some((at, end)) = open.first_key_value() else { return Ok(found) };
+        if Instant::now() > until {
+            return Err(LogError::Retry(format!(
+                "a transaction on {}/{} is open below offset {end}: what was sent there cannot be told yet",
+                at.topic, at.partition
+            )));
+        }
+    }
+}
+
+/// One offset of each partition, by one request to each broker.
+fn offsets(
+    admin: &Admin,
+    settings: &KafkaSettings,
+    places: &[TopicPartition],
+    which: sys::rd_kafka_OffsetSpec_t,
+    isolation: Isolation,
+) -> Result<BTreeMap<TopicPartition, i64>, LogError> {
+    if places.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let mut list = TopicPartitionList::with_capacity(places.len());
+    for at in places {
+        list.add_partition_offset(&settings.name(at.topic), at.partition, Offset::from_raw(which as i64))
+            .map_err(|error| LogError::Stop(format!("offsets of {} cannot be asked for: {error}", at.topic)))?;
+    }
+    let level = match isolation {
+        Isolation::All => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
+        Isolation::Stable => sys::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
+    };
+    let client = admin.inner().native_ptr();
+    let timeout = i32::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(i32::MAX);
+    let mut answer = BTreeMap::new();
+    let mut wrong = None;
+    // Sound: everything made here is destroyed here, the event last, and what points into it is copied before.
+    unsafe {
+        let options = sys::rd_kafka_AdminOptions_new(client, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS);
+        let mut text = [0; 256];
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, timeout, text.as_mut_ptr(), text.len());
+        let error = sys::rd_kafka_AdminOptions_set_isolation_level(options, level);
+        if !error.is_null() {
+            sys::rd_kafka_error_destroy(error);
+            wrong = Some("the isolation level is not known".to_owned());
+        }
+        let queue = sys::rd_kafka_queue_new(client);
+        sys::rd_kafka_ListOffsets(client, list.ptr(), options, queue);
+        let event = sys::rd_kafka_queue_poll(queue, timeout + 1000);
+        if event.is_null() {
+            wrong = Some("no answer".to_owned());
+        } else {
+            let error = sys::rd_kafka_event_error(event);
+            if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                let result = sys::rd_kafka_event_ListOffsets_result(event);
+                let mut count = 0;
+                let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
+                for position in 0..count {
+                    let it = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(position));
+                    let name = std::ffi::CStr::from_ptr(it.topic).to_string_lossy();
+                    let Some(topic) = settings.topic(&name) else { continue };
+                    if it.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                        answer.insert(TopicPartition { topic, partition: it.partition }, it.offset);
+                    } else {
+                        wrong = Some(format!("{topic}/{}: {:?}", it.partition, it.err));
+                    }
+                }
+            } else {
+                wrong = Some(format!("{error:?}"));
+            }
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+    }
+    match wrong {
+        None => Ok(answer),
+        Some(why) => Err(LogError::Retry(format!("ends of output topics cannot be read: {why}"))),
+    }
+}

@@ -1,0 +1,236 @@
+//! What a step sent is believed to stand once it was seen to.
+//!
+//! A broker answers the end of a transaction before it writes it to the partitions concerned, and one that restarts in
+//! between, alone, may never write it there (Kafka 4.3: "likely deleted already and hence can be skipped"). The records
+//! then stay open, hold up every reader, and take the fate of whatever transaction of the same producer ends next on
+//! their partition. So a step looks at its output topics every few seconds: when all that it had sent by the last look
+//! has a written end, that is noted. Whatever is beyond the note is looked for, record by record, before anything is
+//! sent again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kept_schemas::Topic;
+use kept_store::seam::{Ends, TopicPartition};
+
+use crate::log::End;
+
+/// An end that is not written after this long is not going to be: longer than a transaction may stay open and its
+/// broker may take to see that.
+const OVERDUE: Duration = Duration::from_secs(25);
+
+/// An idle step sees to its producer once in so many times.
+const CONFIRM_EVERY: u32 = 15;
+
+/// Of input partitions: up to where something holds.
+pub(crate) type Floors = Vec<(TopicPartition, i64)>;
+
+/// What was committed by some moment, and where the output topics ended then.
+#[derive(Debug, Clone)]
+struct Watch {
+    floors: Floors,
+    ends: Ends,
+    since: Duration,
+}
+
+/// What a look at the output topics says of a watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Everything has a written end.
+    Written,
+    NotYet,
+    /// Here it should be written by now.
+    Overdue(TopicPartition),
+}
+
+impl Watch {
+    /// `ends`: asked after everything up to `floors` was committed, and before anything else is sent.
+    fn new(floors: Floors, ends: &BTreeMap<TopicPartition, End>, now: Duration) -> Self {
+        Self { floors, ends: whole(ends), since: now }
+    }
+
+    fn standing(&self, ends: &BTreeMap<TopicPartition, End>, now: Duration) -> Standing {
+        let open = |(at, end): (&TopicPartition, &i64)| ends.get(at).is_some_and(|it| it.stable < *end).then_some(*at);
+        match self.ends.iter().find_map(open) {
+            None => Standing::Written,
+            Some(at) if now.saturating_sub(self.since) > OVERDUE => Standing::Overdue(at),
+            Some(_) => Standing::NotYet,
+        }
+    }
+}
+
+/// What a step waits to see written.
+#[derive(Debug, Default)]
+pub(crate) struct Watching {
+    sent: Option<Watch>,
+    /// The end of the transaction that a new producer begins with.
+    swept: Option<Watch>,
+    /// Times in a row that there was nothing to look for.
+    idle: u32,
+}
+
+/// What is to be done now and then, between batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    Nothing,
+    /// A look at the output topics.
+    Look,
+    /// To see whether our producer is still the one: one that took its place for a while may have left something.
+    Confirm,
+}
+
+/// What a look at the output topics comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Nothing,
+    /// To be noted: all up to here stands, and what is sent beyond stands from here on.
+    Stands(Floors, Ends),
+    /// An end is not written and will not be: a new producer is needed.
+    Overdue(TopicPartition),
+}
+
+impl Watching {
+    /// A new producer was made; nothing was sent with it yet.
+    pub fn swept(&mut self, ends: &BTreeMap<TopicPartition, End>, now: Duration) {
+        self.swept = Some(Watch::new(Floors::new(), ends, now));
+    }
+
+    /// Positions are established anew: what was sent is looked for, not waited for.
+    pub fn anew(&mut self) {
+        self.sent = None;
+    }
+
+    /// Asked every few seconds.
+    pub fn due(&mut self, done: &Floors) -> Due {
+        if !done.is_empty() || self.sent.is_some() || self.swept.is_some() {
+            self.idle = 0;
+            return Due::Look;
+        }
+        self.idle += 1;
+        if self.idle.is_multiple_of(CONFIRM_EVERY) { Due::Confirm } else { Due::Nothing }
+    }
+
+    /// `done`: committed and not noted yet. `ends`: asked just now; no transaction of ours is open.
+    pub fn look(&mut self, done: Floors, ends: &BTreeMap<TopicPartition, End>, now: Duration) -> Seen {
+        let swept = self.swept.as_ref().map(|it| it.standing(ends, now));
+        if swept == Some(Standing::Written) {
+            self.swept = None;
+        }
+        let latest = Watch::new(done, ends, now);
+        // In a quiet moment there is nothing to wait for.
+        if latest.standing(ends, now) == Standing::Written {
+            self.sent = None;
+            return Seen::Stands(latest.floors, latest.ends);
+        }
+        let sent = self.sent.as_ref().map(|it| it.standing(ends, now));
+        match (sent, swept) {
+            (Some(Standing::Written), _) => match self.sent.replace(latest) {
+                Some(it) => Seen::Stands(it.floors, it.ends),
+                None => Seen::Nothing,
+            },
+            (Some(Standing::Overdue(at)), _) | (_, Some(Standing::Overdue(at))) => Seen::Overdue(at),
+            _ => {
+                self.sent.get_or_insert(latest);
+                Seen::Nothing
+            }
+        }
+    }
+}
+
+/// Where partitions end, open transactions included.
+pub(crate) fn whole(ends: &BTreeMap<TopicPartition, End>) -> Ends {
+    ends.iter().map(|(at, it)| (*at, it.end)).collect()
+}
+
+/// From where on to look for what any of several partitions sent, over all partitions that there are.
+pub(crate) fn least<'a>(there: &BTreeMap<TopicPartition, End>, noted: impl Iterator<Item = &'a Ends> + Clone) -> Ends {
+    let from = |at: &TopicPartition| noted.clone().map(|it| it.get(at).copied().unwrap_or(0)).min().unwrap_or(0);
+    there.keys().map(|at| (*at, from(at))).collect()
+}
+
+/// Why a step waits: told to whoever must find the transaction.
+pub(crate) fn overdue(at: TopicPartition) -> String {
+    let TopicPartition { topic, partition } = at;
+    format!(
+        "a transaction on {topic}/{partition} has no written end; ending ours there, if it is ours. If this line comes \
+         again and again it is not: see \"A transaction that never ends\" in docs/running.md"
+    )
+}
+
+/// The topics a ledger step sends to.
+pub(crate) fn of_ledger() -> Vec<Topic> {
+    let mut topics = kept_processors::ledger::LedgerEvent::TOPICS.to_vec();
+    topics.push(Topic::DeadLetters);
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(partition: i32) -> TopicPartition {
+        TopicPartition { topic: Topic::OrdersPaid, partition }
+    }
+
+    fn ends(all: &[(i32, i64, i64)]) -> BTreeMap<TopicPartition, End> {
+        all.iter().map(|&(partition, stable, end)| (at(partition), End { end, stable })).collect()
+    }
+
+    #[test]
+    fn an_end_is_written_once_no_transaction_is_open_below_where_its_topics_ended() {
+        let seconds = Duration::from_secs;
+        let watch = Watch::new(vec![(at(0), 7)], &ends(&[(0, 10, 12), (1, 5, 5)]), seconds(100));
+        let cases = [
+            ("as it was", ends(&[(0, 10, 12), (1, 5, 5)]), 101, Standing::NotYet),
+            ("one before it is open still", ends(&[(0, 11, 50), (1, 5, 9)]), 125, Standing::NotYet),
+            ("and stays so", ends(&[(0, 11, 50), (1, 5, 9)]), 126, Standing::Overdue(at(0))),
+            ("only later ones are open", ends(&[(0, 12, 50), (1, 5, 9)]), 500, Standing::Written),
+            ("a partition more", ends(&[(0, 50, 50), (1, 9, 9), (2, 0, 3)]), 500, Standing::Written),
+            ("its topic is gone", ends(&[(1, 9, 9)]), 500, Standing::Written),
+        ];
+        for (what, now, time, standing) in cases {
+            assert_eq!(watch.standing(&now, seconds(time)), standing, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_noted_was_done_before_the_look_that_saw_its_end_and_not_after() {
+        let seconds = Duration::from_secs;
+        let mut it = Watching::default();
+        let done = |upto| vec![(at(9), upto)];
+        assert_eq!((it.due(&Floors::new()), it.due(&done(1))), (Due::Nothing, Due::Look));
+        assert_eq!(it.look(done(3), &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
+        // Others go on, and so do we.
+        let noted = Seen::Stands(done(3), Ends::from([(at(0), 12)]));
+        assert_eq!(it.look(done(5), &ends(&[(0, 15, 20)]), seconds(3)), noted);
+        let noted = Seen::Stands(done(5), Ends::from([(at(0), 20)]));
+        assert_eq!(it.look(done(8), &ends(&[(0, 21, 30)]), seconds(5)), noted);
+        assert_eq!(it.look(done(9), &ends(&[(0, 21, 31)]), seconds(30)), Seen::Nothing);
+        assert_eq!(it.look(done(9), &ends(&[(0, 21, 31)]), seconds(31)), Seen::Overdue(at(0)));
+        let noted = Seen::Stands(done(9), Ends::from([(at(0), 32)]));
+        assert_eq!(it.look(done(9), &ends(&[(0, 32, 32)]), seconds(32)), noted);
+        for _ in 1..CONFIRM_EVERY {
+            assert_eq!(it.due(&Floors::new()), Due::Nothing);
+        }
+        assert_eq!((it.due(&Floors::new()), it.due(&Floors::new())), (Due::Confirm, Due::Nothing));
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_sees_to_it_that_the_end_of_its_own_first_transaction_is_written() {
+        let seconds = Duration::from_secs;
+        let mut it = Watching::default();
+        it.swept(&ends(&[(0, 10, 12)]), seconds(1));
+        it.anew();
+        assert_eq!(it.due(&Floors::new()), Due::Look);
+        assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(20)), Seen::Nothing);
+        assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(27)), Seen::Overdue(at(0)));
+    }
+
+    #[test]
+    fn it_is_looked_for_from_where_any_partition_may_have_sent_it() {
+        let noted = [Ends::from([(at(0), 4), (at(1), 9)]), Ends::from([(at(0), 6), (at(1), 2)])];
+        let there = ends(&[(0, 10, 10), (1, 10, 10), (2, 3, 3)]);
+        assert_eq!(least(&there, noted.iter()), Ends::from([(at(0), 4), (at(1), 2), (at(2), 0)]));
+    }
+}
