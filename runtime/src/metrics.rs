@@ -84,6 +84,7 @@ pub const METRICS: &[About] = &[
         "step",
         "Committed offsets that the broker gave back older than it had confirmed",
     ),
+    counter("kept_found_sent_total", "step", "Records found on their topics, so that they were not sent again"),
     counter("kept_re_emissions_total", "step", "Events emitted from the journal, not from the batch that decided them"),
     counter("kept_recycled_producers_total", "step", "Producers replaced after an abort or an ambiguous end"),
     counter("kept_catch_ups_total", "step", "Times a partition's position was established anew"),

@@ -7,11 +7,11 @@ use std::{
 
 use kept_runtime::{
     kafka::{KafkaLog, KafkaOutbox, KafkaSettings, Member, client_config},
-    log::{Ask, Change, Ended, Log, LogRecord, Outgoing, Polled, TopicFacts},
+    log::{Ask, Change, End, Ended, Log, LogRecord, Look, Outgoing, Polled, TopicFacts},
     timers::Outbox,
 };
 use kept_schemas::{EventId, Headers, Topic};
-use kept_store::seam::TopicPartition;
+use kept_store::seam::{Ends, TopicPartition};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
@@ -237,6 +237,69 @@ async fn a_member_of_an_earlier_generation_cannot_commit() {
     let stale = one.transact(&[outgoing(OUT, "k", "2")], &[(theirs[0], 6)], &meta).await;
     assert!(matches!(stale, Ended::Stale(_)), "{stale:?}");
     assert_eq!(two.group_offset(ours[0]).await, Ok(Some(5)));
+}
+
+/// A record that a step made of the record at an offset of our input.
+fn made(step: &str, partition: i32, offset: i64) -> Outgoing {
+    let mut it = outgoing(OUT, "k", &format!("{step} {partition}/{offset}"));
+    it.headers.step = Some(step.into());
+    it.headers.cause = Some((IN.name().into(), partition, offset));
+    it
+}
+
+#[tokio::test]
+async fn what_stands_is_found_by_the_record_it_came_of_and_what_a_new_producer_finds_open_is_aborted() {
+    let broker = Broker::there("sent");
+    broker.create(&[IN, OUT], 2).await;
+    let mut one = broker.log("g", "same", &[IN]);
+    let missing = [OUT, Topic::OrdersNoted];
+    let until = Instant::now() + Duration::from_secs(20);
+    let ends = loop {
+        match one.ends(&missing).await {
+            Ok(ends) => break ends,
+            // A topic has no leader right after it was made.
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(ends.len(), 2, "a topic that is not there has no ends");
+    one.renew_producer(&missing).await.expect("a producer");
+    one.confirm().await.expect("it is the only one");
+    let (ours, meta) = assigned(&mut one).await;
+    let sent = [made("us", 0, 7), made("them", 0, 7), made("us", 1, 3), made("us", 0, 9)];
+    assert_eq!(one.transact(&sent, &[(ours[0], 10)], &meta).await, Ended::Committed);
+    let written = loop {
+        let ends = one.ends(&[OUT]).await.expect("asked");
+        if ends.values().all(|it| it.stable == it.end) {
+            break ends;
+        }
+        assert!(Instant::now() < until, "its end is written: {ends:?}");
+    };
+    one.send(&[made("us", 0, 10)]).await;
+    let open = loop {
+        let ends = one.ends(&[OUT]).await.expect("asked");
+        if ends != written {
+            break ends;
+        }
+        assert!(Instant::now() < until, "it is sent");
+    };
+    let differ: Vec<(&End, &End)> = open.values().zip(written.values()).filter(|(now, before)| now != before).collect();
+    let [(now, before)] = differ[..] else { panic!("one partition has one more record: {open:?} {written:?}") };
+    assert_eq!((now.stable, now.end), (before.end, before.end + 1));
+
+    let mut two = broker.log("g", "same", &[IN]);
+    two.renew_producer(&[OUT]).await.expect("a producer");
+    assert!(one.confirm().await.is_err(), "it is not the only one any more");
+    let look = |from: Ends| Look { steps: vec!["us".into()], from, causes: vec![ours[0]] };
+    let all = two.find(&look(written.keys().map(|at| (*at, 0)).collect())).await.expect("found");
+    let found: Vec<i64> = all.records.keys().map(|(_, offset)| *offset).collect();
+    assert_eq!((found, all.cut), (vec![7, 9], false));
+    assert!(all.holds((ours[0], 7), sent[0].headers.event_id));
+    assert!(!all.holds((ours[0], 7), sent[1].headers.event_id), "it is another step's");
+    let later = two.find(&look(written.iter().map(|(at, it)| (*at, it.end)).collect())).await.expect("found");
+    assert!(later.records.is_empty(), "what was open was aborted: {later:?}");
+    let beyond = two.find(&look(written.keys().map(|at| (*at, 1_000)).collect())).await.expect("found");
+    assert_eq!(beyond.records.len(), 2, "a topic that ends before is another one; all of it is looked at");
 }
 
 #[tokio::test]

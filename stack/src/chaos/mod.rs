@@ -187,6 +187,7 @@ fn guards(deployment: &Deployment) -> Vec<Guard> {
         counted("commits refused: we were not the owner any more (fences)", "kept_fences", true),
         counted("batches refused: another had moved on (compare-and-set)", "kept_cas_misses", true),
         counted("events sent again from the journal", "kept_re_emissions", true),
+        counted("records found on their topics and not sent again", "kept_found_sent", true),
         counted("producers replaced after an abort or a doubtful end", "kept_recycled_producers", true),
         counted("positions established anew (catch-up)", "kept_catch_ups", true),
         counted("records recognised as acted on before", "kept_duplicates", true),
