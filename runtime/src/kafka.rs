@@ -3,7 +3,7 @@
 //! A driver runs on a thread of its own, so most calls here simply block. Facts this file rests on are stated where
 //! they matter; the tests against real servers hold them. librdkafka knows no transaction protocol v2 (KIP-890): a
 //! try to end a transaction that was delayed on its way may hit a later one, so a producer is never used again after
-//! an abort or after an end that was tried twice.
+//! an end that was tried twice, nor after the abort of a batch.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -507,7 +507,8 @@ impl KafkaLog {
     }
 
     /// Aborts a record in every partition of these topics, and an offset of the group. What the broker has lost the
-    /// end of, and would take for a part of our next transaction there, is aborted with it.
+    /// end of, and would take for a part of our next transaction there, is aborted with it. It goes well only as long
+    /// as this producer is the newest of its id.
     fn sweep(&self, to: &Transactional, topics: &[Topic]) -> Result<(), LogError> {
         let failed = |why: String| LogError::Retry(format!("open ends of transactions cannot be aborted: {why}"));
         let Some(&input) = self.settings.topics.first() else { return Ok(()) };
@@ -520,7 +521,8 @@ impl KafkaLog {
         to.producer.begin_transaction().map_err(|error| failed(format!("{:?}", error.rdkafka_error_code())))?;
         for at in places {
             let name = self.settings.name(at.topic);
-            let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&name).partition(at.partition).payload(&[]);
+            let nothing: &[u8] = &[];
+            let record = BaseRecord::to(&name).partition(at.partition).key(nothing).payload(nothing);
             to.producer
                 .send(record)
                 .map_err(|(error, _)| failed(format!("{}: {:?}", at.topic, error.rdkafka_error_code())))?;

@@ -361,16 +361,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             let polled = self.log.poll(1, Duration::ZERO).await?;
             self.state.meta = polled.meta;
             self.take_changes(polled.changes).await;
-            if !self.state.parts.is_empty() {
-                match self.catch_up().await {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(()),
-                    Err(trouble) => {
-                        // What it waited for in vain may be a transaction of ours whose end the broker lost.
-                        self.state.need_producer |= matches!(trouble, Trouble::Retry(_));
-                        return Err(trouble);
-                    }
-                }
+            if !self.state.parts.is_empty() && !self.catch_up().await? {
+                return Ok(());
             }
         }
         self.state.need_positions = false;
@@ -516,6 +508,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 }
                 Change::Lost(gone) => self.state.parts.retain(|at, _| !gone.contains(at)),
             }
+            self.state.watching.anew();
         }
     }
 
@@ -616,7 +609,16 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             from: sent::least(ends, doubtful.iter().map(|(_, it)| &it.sent_from)),
             causes: doubtful.iter().map(|(at, _)| **at).collect(),
         };
-        Ok(self.log.find(&look).await?)
+        let found = self.log.find(&look).await;
+        self.state.need_producer |= found.is_err();
+        Ok(found?)
+    }
+
+    async fn group_offset(&mut self, at: TopicPartition) -> Result<Option<i64>, Trouble> {
+        let group = self.log.group_offset(at).await;
+        // What it waits for in vain may be a transaction of ours whose end the broker lost.
+        self.state.need_producer |= group.is_err();
+        Ok(group?)
     }
 
     /// Takes one partition over and checks that store, group and topic agree.
@@ -624,7 +626,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let at = facts.at;
         let place = format!("{}/{}", at.topic, at.partition);
         // The group first: what is decided only grows, so a later look at it is never behind what is emitted.
-        let group = self.log.group_offset(at).await?;
+        let group = self.group_offset(at).await?;
         let before = self.ledger.progress(at).await?;
         if let (None, Some(group)) = (&before, group) {
             return Err(Trouble::Stop(format!(
@@ -658,7 +660,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let floor = progress.emitted_floor;
         let group = match group {
             // Asked before the partition was ours; another may have gone on since.
-            Some(group) if group < floor => self.log.group_offset(at).await?,
+            Some(group) if group < floor => self.group_offset(at).await?,
             known => known,
         };
         match group {

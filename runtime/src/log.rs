@@ -131,7 +131,7 @@ pub struct Look {
 /// What was found to stand.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// By the place of the record they came of.
+    /// By the place of the record they came of. There may be hundreds of thousands.
     pub records: BTreeMap<(TopicPartition, i64), Vec<FoundRecord>>,
     /// Some of where they might be is older than its topic keeps it, and gone.
     pub cut: bool,
@@ -141,7 +141,8 @@ pub struct Found {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundRecord {
     pub event_id: EventId,
-    pub step: String,
+    /// Which of [`Look::steps`] made it.
+    pub step: usize,
     /// A fused instance took it further.
     pub fused: bool,
 }
@@ -156,8 +157,9 @@ impl Found {
         };
         let Some(topic) = Topic::of(topic) else { return };
         let at = TopicPartition { topic, partition: *partition };
-        if look.steps.contains(step) && look.causes.contains(&at) {
-            let found = FoundRecord { event_id, step: step.clone(), fused: headers.fused_by.is_some() };
+        let Some(step) = look.steps.iter().position(|it| it == step) else { return };
+        if look.causes.contains(&at) {
+            let found = FoundRecord { event_id, step, fused: headers.fused_by.is_some() };
             self.records.entry((at, *offset)).or_default().push(found);
         }
     }

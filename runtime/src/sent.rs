@@ -89,12 +89,14 @@ pub(crate) enum Seen {
 }
 
 impl Watching {
-    /// A new producer was made; nothing was sent with it yet.
+    /// A new producer was made; nothing was sent with it yet. It may have aborted what the old one left.
     pub fn swept(&mut self, ends: &BTreeMap<TopicPartition, End>, now: Duration) {
+        self.sent = None;
         self.swept = Some(Watch::new(Floors::new(), ends, now));
     }
 
-    /// Positions are established anew: what was sent is looked for, not waited for.
+    /// Partitions are not ours any more, or their positions are established anew: what was sent is looked for, by us or
+    /// by others, and not waited for.
     pub fn anew(&mut self) {
         self.sent = None;
     }
@@ -220,11 +222,13 @@ mod tests {
     fn who_has_nothing_to_do_sees_to_it_that_the_end_of_its_own_first_transaction_is_written() {
         let seconds = Duration::from_secs;
         let mut it = Watching::default();
+        assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
         it.swept(&ends(&[(0, 10, 12)]), seconds(1));
-        it.anew();
         assert_eq!(it.due(&Floors::new()), Due::Look);
         assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(20)), Seen::Nothing);
         assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(27)), Seen::Overdue(at(0)));
+        let written = Seen::Stands(Floors::new(), Ends::from([(at(0), 50)]));
+        assert_eq!(it.look(Floors::new(), &ends(&[(0, 50, 50)]), seconds(28)), written, "what the old one sent is not");
     }
 
     #[test]

@@ -319,11 +319,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             let polled = self.log.poll(1, Duration::ZERO).await?;
             self.state.meta = polled.meta;
             self.take_changes(polled.changes).await;
-            if let Err(trouble) = self.catch_up().await {
-                // What it waited for in vain may be a transaction of ours whose end the broker lost.
-                self.state.need_producer |= matches!(trouble, Trouble::Retry(_));
-                return Err(trouble);
-            }
+            self.catch_up().await?;
         }
         self.state.need_positions = false;
         self.look().await?;
@@ -352,6 +348,12 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
         self.check(&facts)?;
         self.pass().await
+    }
+
+    /// Who may have sent what came of our input: the family's steps, in their order, then who names dead letters.
+    fn senders(&self) -> Vec<String> {
+        let names = self.family.iter().map(|step| step.name);
+        names.chain([self.settings.step.as_str(), STEPS_GROUP]).map(str::to_owned).collect()
     }
 
     /// What these steps send to, fused or apart.
@@ -445,6 +447,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 }
                 Change::Lost(gone) => self.state.parts.retain(|at, _| !gone.contains(at)),
             }
+            self.state.watching.anew();
         }
     }
 
@@ -485,7 +488,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 // Each time: another connection of ours owns nothing yet, and a late rival may have taken it.
                 let entered = self.places.enter(at, &facts.topic_id).await?;
                 // Only now: an owner before us may have gone on until here.
-                let group = self.log.group_offset(at).await?;
+                let group = self.group_offset(at).await?;
                 let noted = match self.broken {
                     Some(Broken::NotLookedFor) => group.max(entered.floor),
                     _ => entered.floor,
@@ -538,15 +541,13 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let ends = self.log.ends(&self.outputs()).await?;
         if !doubtful.is_empty() && self.broken != Some(Broken::NotLookedFor) {
             let look = Look {
-                steps: [&self.settings.step, STEPS_GROUP]
-                    .into_iter()
-                    .chain(self.family.iter().map(|step| step.name))
-                    .map(str::to_owned)
-                    .collect(),
+                steps: self.senders(),
                 from: sent::least(&ends, doubtful.values()),
                 causes: doubtful.keys().copied().collect(),
             };
-            self.state.found = self.log.find(&look).await?;
+            let found = self.log.find(&look).await;
+            self.state.need_producer |= found.is_err();
+            self.state.found = found?;
             let parts = &self.state.parts;
             self.state.found.records.retain(|(at, offset), _| parts.get(at).is_some_and(|it| *offset >= it.next));
         }
@@ -556,6 +557,13 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             self.transact(&[], &tell).await?;
         }
         Ok(())
+    }
+
+    async fn group_offset(&mut self, at: TopicPartition) -> Result<Option<i64>, Trouble> {
+        let group = self.log.group_offset(at).await;
+        // What it waits for in vain may be a transaction of ours whose end the broker lost.
+        self.state.need_producer |= group.is_err();
+        Ok(group?)
     }
 
     async fn work(&mut self, records: Vec<LogRecord>) -> Result<(), Trouble> {
@@ -684,8 +692,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     fn finishing(&self, record: &LogRecord) -> &[StatelessStep] {
         let there = self.state.found.records.get(&(record.at, record.offset));
         let by_fused = there.into_iter().flatten().any(|it| {
-            let reads = self.family.iter().any(|step| step.name == it.step && step.inputs.contains(&record.at.topic));
-            it.fused || (!reads && it.step != self.settings.step)
+            // By one that does not read this topic itself, it was made further on.
+            it.fused || self.family.get(it.step).is_some_and(|step| !step.inputs.contains(&record.at.topic))
         });
         if by_fused { &self.family } else { &self.steps }
     }

@@ -26,6 +26,7 @@ use kept_store::{
     ledger::PgLedger,
     migrate::{drop_all, migrate_ledger},
     pg::{Prefix, Purpose, connect},
+    seam::TopicPartition,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -304,7 +305,7 @@ impl Servers {
         }
         let mut reader = KafkaLog::new(self.settings(prefix, "reader", "-", &OUTPUTS)).map_err(said)?;
         let mut visible = Vec::new();
-        // Until every partition is read to its last record: a marker may follow that one, nothing else.
+        // Until every partition is read to its end, past aborted records and markers.
         let mut ends = BTreeMap::new();
         for at in crate::schedule::places(&OUTPUTS) {
             let name = format!("{prefix}.{}", at.topic);
@@ -326,7 +327,8 @@ impl Servers {
                 }
             }
             visible.extend(polled.records);
-            let read = ends.iter().all(|(at, end)| *end == 0 || visible.iter().any(|it: &LogRecord| it.at == *at));
+            let passed: BTreeMap<TopicPartition, i64> = reader.passed().into_iter().collect();
+            let read = ends.iter().all(|(at, end)| *end == 0 || passed.get(at).is_some_and(|next| next >= end));
             quiet = if read && polled.meta.is_some() { quiet + 1 } else { 0 };
             if Instant::now() > until {
                 return Err(format!("the reader got {} records and no more; ends are {ends:?}", visible.len()));
