@@ -1279,12 +1279,15 @@ fn fold<R: Rules>(
             reason,
             again: let_go.map(|(_, parked_id)| parked_id),
         };
-        if let Some(order) = order.filter(|_| let_go.is_none())
+        // One that was let go has had its turn, but only among the records of the order that it waited for: it may have
+        // waited by a wrong key while it could not be read.
+        let waits = |order: OrderId| let_go.is_none_or(|(owner, _)| owner != order && fault.is_none());
+        if let Some(order) = order.filter(|order| waits(*order))
             && let Some(queue) = parked.get_mut(&order)
         {
             tally.behind += 1;
             queue.records += 1;
-            written.parked.push(park(order, None));
+            written.parked.push(Parked { again: None, ..park(order, None) });
             continue;
         }
         let input = match (fault, order, &item.input) {
@@ -1367,5 +1370,75 @@ pub fn headers(step: &str, cause: &Cause, index: u32, topic: Topic) -> Headers {
         cause: Some((cause.topic.name().to_owned(), cause.partition, cause.offset)),
         index: Some(index),
         fused_by: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kept_processors::ledger::Facts;
+    use kept_schemas::{Micros, codec::offline, inputs::PaymentReceived};
+    use kept_store::seam::LetGo;
+
+    use super::*;
+
+    struct Silent;
+
+    impl Rules for Silent {
+        fn keys(&self, _: &LedgerInput, _: &Cause, _: &mut Keys) {}
+
+        fn skus(&self, _: &LedgerInput, _: &Facts) -> Vec<kept_processors::ledger::Sku> {
+            Vec::new()
+        }
+
+        fn decide(&self, _: &LedgerInput, _: &Cause, _: &mut Facts, _: &Reference) -> Vec<LedgerEvent> {
+            Vec::new()
+        }
+    }
+
+    fn order(name: &str) -> OrderId {
+        OrderId::of("shop", name)
+    }
+
+    /// A payment of an order, on its way again under the key that it came with.
+    fn payment(of: &str, key: &str) -> Item {
+        let value = PaymentReceived { order_id: order(of), ..Default::default() };
+        let headers = Headers { event_id: Some(EventId::of_input("test", of, b"")), ..Default::default() };
+        let record = LogRecord {
+            at: TopicPartition { topic: Topic::PaymentsReceived, partition: 0 },
+            offset: 9,
+            timestamp: Micros(0),
+            key: Some(order(key).to_string().into_bytes()),
+            value: Some(offline().encode(&value).expect("it fits").bytes()),
+            headers,
+        };
+        Item { cause: cause(&record), input: Ok(LedgerInput::Payment(value)), fault: None, record }
+    }
+
+    #[test]
+    fn a_record_that_was_let_go_is_decided_unless_its_own_order_waits_for_another() {
+        let item = payment("one", "two");
+        let let_go = |order_id| {
+            let first = LetGo { event_id: item.cause.event_id, parked_id: 5 };
+            (order_id, Queue { let_go: Some(first), records: 1 })
+        };
+        let waiting = |order_id| (order_id, Queue { let_go: None, records: 2 });
+        // What is parked; whether it is decided; in whose queue it is put.
+        let cases = [
+            ("it waited for its own order", vec![let_go(order("one"))], true, None),
+            ("it waited by its key", vec![let_go(order("two"))], true, None),
+            ("and its order waits too", vec![let_go(order("two")), waiting(order("one"))], false, Some(order("one"))),
+            ("another one was let go", vec![waiting(order("one"))], false, Some(order("one"))),
+        ];
+        for (what, parked, decided, behind) in cases {
+            let locked = Locked { parked: parked.iter().copied().collect(), ..Locked::default() };
+            let was_let_go = parked.iter().any(|(_, it)| it.let_go.is_some());
+            let slice = [payment("one", "two")];
+            let folded = fold(&Silent, &slice, locked, &Reference::default(), &offline(), "ledger", None);
+            let written = folded.unwrap_or_else(|(_, why)| panic!("{what}: {why}")).written;
+            assert_eq!(written.acted.len() == 1, decided, "{what}");
+            assert_eq!(written.unparked, if was_let_go { vec![5] } else { vec![] }, "{what}");
+            let queued: Vec<(OrderId, Option<i64>)> = written.parked.iter().map(|it| (it.order_id, it.again)).collect();
+            assert_eq!(queued, behind.map(|order| (order, None)).into_iter().collect::<Vec<_>>(), "{what}");
+        }
     }
 }

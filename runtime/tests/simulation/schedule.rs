@@ -876,7 +876,8 @@ impl Schedule {
             }
             rank.insert(queued.cause.event_id, position);
             let waits = store.parked.values().any(|it| it.cause.event_id == queued.cause.event_id);
-            let at = if waits { Some(usize::MAX) } else { decided.get(&queued.cause.event_id).copied() };
+            // Of a record that came twice the second one may wait still.
+            let at = decided.get(&queued.cause.event_id).copied().or(waits.then_some(usize::MAX));
             let Some(at) = at else {
                 // Nothing came of it.
                 continue;
