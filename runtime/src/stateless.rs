@@ -371,13 +371,10 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             .state
             .parts
             .iter()
-            .filter(|(_, part)| part.ready && part.floor < part.next)
+            // While something stands of what comes next, it must be found again from where it was looked for.
+            .filter(|(_, part)| part.ready && part.floor < part.next && self.state.found.records.is_empty())
             .map(|(at, part)| (*at, part.next))
             .collect();
-        // While something stands of what comes next, it must be found again from where it was looked for.
-        if !self.state.found.records.is_empty() {
-            return Ok(());
-        }
         match self.state.watching.due(&done) {
             Due::Nothing => return Ok(()),
             Due::Confirm => return self.confirm().await,
@@ -448,6 +445,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 Change::Lost(gone) => self.state.parts.retain(|at, _| !gone.contains(at)),
             }
             self.state.watching.anew();
+            let parts = &self.state.parts;
+            self.state.found.records.retain(|(at, _), _| parts.contains_key(at));
         }
     }
 
