@@ -64,6 +64,8 @@ pub(crate) struct Watching {
     sent: Option<Watch>,
     /// The end of the transaction that a new producer begins with.
     swept: Option<Watch>,
+    /// Something was sent since the watch over it began.
+    unwatched: bool,
     /// Times in a row that there was nothing to look for.
     idle: u32,
 }
@@ -91,19 +93,26 @@ pub(crate) enum Seen {
 impl Watching {
     /// A new producer was made; nothing was sent with it yet. It may have aborted what the old one left.
     pub fn swept(&mut self, ends: &BTreeMap<TopicPartition, End>, now: Duration) {
-        self.sent = None;
+        (self.sent, self.unwatched) = (None, false);
         self.swept = Some(Watch::new(Floors::new(), ends, now));
     }
 
+    /// A transaction is going to end.
+    pub fn sending(&mut self) {
+        self.unwatched = true;
+    }
+
     /// Partitions are not ours any more, or their positions are established anew: what was sent is looked for, by us or
-    /// by others, and not waited for.
+    /// by others, and nothing of it is noted. That its end is written must be seen all the same, for others wait for it.
     pub fn anew(&mut self) {
-        self.sent = None;
+        if let Some(it) = &mut self.sent {
+            it.floors.clear();
+        }
     }
 
     /// Asked every few seconds.
     pub fn due(&mut self, done: &Floors) -> Due {
-        if !done.is_empty() || self.sent.is_some() || self.swept.is_some() {
+        if !done.is_empty() || self.sent.is_some() || self.swept.is_some() || self.unwatched {
             self.idle = 0;
             return Due::Look;
         }
@@ -120,20 +129,22 @@ impl Watching {
         let latest = Watch::new(done, ends, now);
         // In a quiet moment there is nothing to wait for.
         if latest.standing(ends, now) == Standing::Written {
-            self.sent = None;
+            (self.sent, self.unwatched) = (None, false);
             return Seen::Stands(latest.floors, latest.ends);
         }
         let sent = self.sent.as_ref().map(|it| it.standing(ends, now));
         match (sent, swept) {
-            (Some(Standing::Written), _) => match self.sent.replace(latest) {
-                Some(it) => Seen::Stands(it.floors, it.ends),
-                None => Seen::Nothing,
-            },
+            (Some(Standing::Written), _) => {
+                self.unwatched = false;
+                let before = self.sent.replace(latest);
+                before.map_or(Seen::Nothing, |it| Seen::Stands(it.floors, it.ends))
+            }
             (Some(Standing::Overdue(at)), _) | (_, Some(Standing::Overdue(at))) => Seen::Overdue(at),
-            _ => {
-                self.sent.get_or_insert(latest);
+            (None, _) => {
+                (self.sent, self.unwatched) = (Some(latest), false);
                 Seen::Nothing
             }
+            _ => Seen::Nothing,
         }
     }
 }
@@ -229,6 +240,25 @@ mod tests {
         assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(27)), Seen::Overdue(at(0)));
         let written = Seen::Stands(Floors::new(), Ends::from([(at(0), 50)]));
         assert_eq!(it.look(Floors::new(), &ends(&[(0, 50, 50)]), seconds(28)), written, "what the old one sent is not");
+    }
+
+    #[test]
+    fn who_gave_its_partitions_back_still_sees_to_it_that_the_end_of_what_it_sent_is_written() {
+        let seconds = Duration::from_secs;
+        for looked_before in [true, false] {
+            let mut it = Watching::default();
+            it.sending();
+            if looked_before {
+                assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
+            }
+            it.anew();
+            assert_eq!(it.due(&Floors::new()), Due::Look);
+            assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 12)]), seconds(3)), Seen::Nothing);
+            assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 20)]), seconds(40)), Seen::Overdue(at(0)));
+            let written = Seen::Stands(Floors::new(), Ends::from([(at(0), 20)]));
+            assert_eq!(it.look(Floors::new(), &ends(&[(0, 20, 20)]), seconds(41)), written, "and nothing is noted");
+            assert_eq!(it.due(&Floors::new()), Due::Nothing);
+        }
     }
 
     #[test]

@@ -745,6 +745,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let Some(meta) = meta else {
             return Err(Trouble::Stale("not a member of the group".into()));
         };
+        self.state.watching.sending();
         let began = Instant::now();
         let ended = if self.broken == Some(Broken::OffsetsBeforeOutput) && !outgoing.is_empty() {
             match self.log.transact(&[], offsets, &meta).await {
