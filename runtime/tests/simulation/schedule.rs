@@ -433,7 +433,7 @@ impl Schedule {
             Rest::Quiet => {}
             Rest::Forget => {
                 self.world.borrow_mut().forget();
-                if self.seed % 16 == 0 {
+                if self.seed.is_multiple_of(16) {
                     // Nothing is known of what stands either: all of it is looked for.
                     for row in self.world.borrow_mut().store.progress.values_mut() {
                         row.emitted_floor = 0;

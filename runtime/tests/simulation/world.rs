@@ -927,20 +927,21 @@ impl Log for ModelLog {
             let until = self.world.borrow().now + 15_000;
             loop {
                 hop(&self.world).await;
-                self.world.borrow_mut().tick();
-                let it = self.world.borrow();
-                if it.stable_end(at) >= end {
-                    let start = it.extent(at).0;
-                    found.cut |= from < start;
-                    let from = if from > end { start } else { from.max(start) };
-                    let (records, _) = it.committed(at, from, usize::MAX);
-                    records.iter().filter(|it| it.offset < end).for_each(|it| found.note(look, &it.headers));
-                    break;
+                {
+                    let mut it = self.world.borrow_mut();
+                    it.tick();
+                    if it.stable_end(at) >= end {
+                        let start = it.extent(at).0;
+                        found.cut |= from < start;
+                        let from = if from > end { start } else { from.max(start) };
+                        let (records, _) = it.committed(at, from, usize::MAX);
+                        records.iter().filter(|it| it.offset < end).for_each(|it| found.note(look, &it.headers));
+                        break;
+                    }
+                    if it.now >= until {
+                        return Err(LogError::Retry(format!("a transaction on {}/{} is open", at.topic, at.partition)));
+                    }
                 }
-                if it.now >= until {
-                    return Err(LogError::Retry(format!("a transaction on {}/{} is open", at.topic, at.partition)));
-                }
-                drop(it);
                 nap(&self.world, 100).await;
             }
         }
