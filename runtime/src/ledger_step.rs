@@ -431,9 +431,10 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         Ok(())
     }
 
-    /// What is not ours any more is for the next compare-and-set to say.
     async fn note(&mut self, floors: &[(TopicPartition, i64)], ends: &Ends) -> Result<(), Trouble> {
-        self.ledger.emitted(floors, ends).await?;
+        if !floors.is_empty() && !self.ledger.emitted(floors, ends).await? {
+            return Err(Trouble::Miss);
+        }
         for (at, floor) in floors {
             if let Some(part) = self.state.parts.get_mut(at) {
                 part.floor = part.floor.max(*floor);
