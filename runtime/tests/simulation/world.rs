@@ -298,7 +298,7 @@ impl World {
     }
 
     /// First offset, and one past the last.
-    fn extent(&self, at: TopicPartition) -> (i64, i64) {
+    pub fn extent(&self, at: TopicPartition) -> (i64, i64) {
         let partition = &self.topics[&at.topic].partitions[usize::try_from(at.partition).expect("not negative")];
         (partition.start, partition.next)
     }
