@@ -205,8 +205,8 @@ pub fn markdown() -> String {
     let mut text = String::from(
         "# Topics\n\nPrinted by `kept topology --markdown`; a test holds the two equal. Every topic's record is in \
          `schemas/` under the topic's name; `kept topics apply` makes topics and registers schemas.\n\n\
-         Read them with `isolation.level=read_committed`, which is the default of clients on librdkafka and not of \
-         those on the JVM: steps send in transactions, and what is aborted, empty records among it, was never said.\n\n\
+         Read them with `isolation.level=read_committed`, which is not the default of clients on the JVM: steps send \
+         in transactions, and what is aborted, empty records among it, was never said.\n\n\
          ## Who does what\n\n| step | what it does | reads | writes |\n|---|---|---|---|\n",
     );
     let list = |topics: &[Topic]| {

@@ -34,7 +34,7 @@ use crate::{
     dead_letters,
     log::{Ask, Change, Ended, Found, Log, LogError, LogRecord, Look, Outgoing, TopicFacts},
     schemas::{self, Schemas},
-    sent::{self, Due, Seen, Watching},
+    sent::{self, Watching},
 };
 
 /// A record that ended the process is parked when it is met for this many unclean starts.
@@ -403,32 +403,11 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             .filter(|(_, part)| part.ready && part.floor < part.emitted)
             .map(|(at, part)| (*at, part.emitted))
             .collect();
-        match self.state.watching.due(&emitted) {
-            Due::Nothing => return Ok(()),
-            Due::Confirm => return self.confirm().await,
-            Due::Look => {}
-        }
-        let ends = self.log.ends(&self.state.outputs).await?;
-        match self.state.watching.look(emitted, &ends, self.log.now()) {
-            Seen::Nothing => Ok(()),
-            Seen::Stands(floors, _) if floors.is_empty() => Ok(()),
-            Seen::Stands(floors, ends) => {
-                // Had another one our transactional id meanwhile, it may have been that one who ended what we left.
-                self.confirm().await?;
-                self.note(&floors, &ends).await
-            }
-            Seen::Overdue(at) => {
-                self.state.need_producer = true;
-                Err(Trouble::Retry(sent::overdue(at)))
-            }
-        }
-    }
-
-    async fn confirm(&mut self) -> Result<(), Trouble> {
-        self.state.need_producer = true;
-        self.log.confirm().await?;
-        self.state.need_producer = false;
-        Ok(())
+        let seen = self.state.watching.watch(&mut self.log, &self.state.outputs, emitted).await;
+        // Whatever went wrong, a new producer finds out what of the old one's stands.
+        self.state.need_producer |= seen.is_err();
+        let (floors, ends) = seen?;
+        self.note(&floors, &ends).await
     }
 
     async fn note(&mut self, floors: &[(TopicPartition, i64)], ends: &Ends) -> Result<(), Trouble> {

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 use kept_schemas::Topic;
 use kept_store::seam::{Ends, TopicPartition};
 
-use crate::log::End;
+use crate::log::{End, Log, LogError};
 
 /// An end that is not written after this long is not going to be: longer than a transaction may stay open and its
 /// broker may take to see that.
@@ -72,7 +72,7 @@ pub(crate) struct Watching {
 
 /// What is to be done now and then, between batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
+enum Due {
     Nothing,
     /// A look at the output topics.
     Look,
@@ -82,7 +82,7 @@ pub(crate) enum Due {
 
 /// What a look at the output topics comes to.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Seen {
+enum Seen {
     Nothing,
     /// To be noted: all up to here stands, and what is sent beyond stands from here on.
     Stands(Floors, Ends),
@@ -110,8 +110,35 @@ impl Watching {
         }
     }
 
-    /// Asked every few seconds.
-    pub fn due(&mut self, done: &Floors) -> Due {
+    /// Between batches, every few seconds: looks at the output topics if there is reason to. `done`: committed and not
+    /// noted yet. Gives what is to be noted, if anything. An error: a new producer must follow.
+    pub async fn watch<L: Log>(
+        &mut self,
+        log: &mut L,
+        outputs: &[Topic],
+        done: Floors,
+    ) -> Result<(Floors, Ends), LogError> {
+        match self.due(&done) {
+            Due::Nothing => {}
+            Due::Confirm => log.confirm().await?,
+            Due::Look => {
+                let ends = log.ends(outputs).await?;
+                match self.look(done, &ends, log.now()) {
+                    Seen::Stands(floors, ends) if !floors.is_empty() => {
+                        // Had another one our transactional id meanwhile, it may have been that one who ended what we
+                        // left.
+                        log.confirm().await?;
+                        return Ok((floors, ends));
+                    }
+                    Seen::Stands(..) | Seen::Nothing => {}
+                    Seen::Overdue(at) => return Err(LogError::Retry(overdue(at))),
+                }
+            }
+        }
+        Ok((Floors::new(), Ends::new()))
+    }
+
+    fn due(&mut self, done: &Floors) -> Due {
         if !done.is_empty() || self.sent.is_some() || self.swept.is_some() || self.unwatched {
             self.idle = 0;
             return Due::Look;
@@ -121,7 +148,7 @@ impl Watching {
     }
 
     /// `done`: committed and not noted yet. `ends`: asked just now; no transaction of ours is open.
-    pub fn look(&mut self, done: Floors, ends: &BTreeMap<TopicPartition, End>, now: Duration) -> Seen {
+    fn look(&mut self, done: Floors, ends: &BTreeMap<TopicPartition, End>, now: Duration) -> Seen {
         let swept = self.swept.as_ref().map(|it| it.standing(ends, now));
         if swept == Some(Standing::Written) {
             self.swept = None;
@@ -161,7 +188,7 @@ pub(crate) fn least<'a>(there: &BTreeMap<TopicPartition, End>, noted: impl Itera
 }
 
 /// Why a step waits: told to whoever must find the transaction.
-pub(crate) fn overdue(at: TopicPartition) -> String {
+fn overdue(at: TopicPartition) -> String {
     let TopicPartition { topic, partition } = at;
     format!(
         "a transaction on {topic}/{partition} has no written end; ending ours there, if it is ours. If this line comes \

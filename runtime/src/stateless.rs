@@ -27,7 +27,7 @@ use crate::{
     ledger_step::{Broken, LOOK_EVERY, MAX_ATTEMPTS, StepSettings, Stopped, Trouble, check_beside, forgotten},
     log::{Ask, Change, Ended, Found, Log, LogRecord, Look, Outgoing, TopicFacts},
     schemas::{self, Schemas},
-    sent::{self, Due, Seen, Watching},
+    sent::{self, Watching},
     service::STEPS_GROUP,
 };
 
@@ -375,32 +375,12 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             .filter(|(_, part)| part.ready && part.floor < part.next && self.state.found.records.is_empty())
             .map(|(at, part)| (*at, part.next))
             .collect();
-        match self.state.watching.due(&done) {
-            Due::Nothing => return Ok(()),
-            Due::Confirm => return self.confirm().await,
-            Due::Look => {}
-        }
-        let ends = self.log.ends(&self.outputs()).await?;
-        match self.state.watching.look(done, &ends, self.log.now()) {
-            Seen::Nothing => Ok(()),
-            Seen::Stands(floors, _) if floors.is_empty() => Ok(()),
-            Seen::Stands(floors, ends) => {
-                // Had another one our transactional id meanwhile, it may have been that one who ended what we left.
-                self.confirm().await?;
-                self.note(&floors, &ends).await
-            }
-            Seen::Overdue(at) => {
-                self.state.need_producer = true;
-                Err(Trouble::Retry(sent::overdue(at)))
-            }
-        }
-    }
-
-    async fn confirm(&mut self) -> Result<(), Trouble> {
-        self.state.need_producer = true;
-        self.log.confirm().await?;
-        self.state.need_producer = false;
-        Ok(())
+        let outputs = self.outputs();
+        let seen = self.state.watching.watch(&mut self.log, &outputs, done).await;
+        // Whatever went wrong, a new producer finds out what of the old one's stands.
+        self.state.need_producer |= seen.is_err();
+        let (floors, ends) = seen?;
+        self.note(&floors, &ends).await
     }
 
     async fn note(&mut self, floors: &[(TopicPartition, i64)], ends: &Ends) -> Result<(), Trouble> {
