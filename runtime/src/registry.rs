@@ -29,8 +29,11 @@ use crate::{
     schemas::{RegistryDown, Schemas},
 };
 
-/// One question to the registry.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// One question to the registry. A busy one (its database writes, it collects garbage) takes seconds; one that is not
+/// there says so at once.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Slower than this is not well.
+const SOON: Duration = Duration::from_secs(5);
 /// An id that the registry does not have is not asked for again so soon: a flood of bad records is not a flood of
 /// questions.
 const UNKNOWN_FOR: Duration = Duration::from_secs(30);
@@ -139,9 +142,9 @@ impl Registry {
         Arc::clone(&self.known.codec.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// True when the registry answers.
+    /// True when the registry answers soon.
     pub async fn answers(&self) -> bool {
-        match self.http.get(format!("{}/config", self.url)).send().await {
+        match self.http.get(format!("{}/config", self.url)).timeout(SOON).send().await {
             Ok(answer) => answer.status().is_success(),
             Err(_) => false,
         }
@@ -400,6 +403,10 @@ mod tests {
 
     /// A registry that gives one answer to everything.
     fn answering(status: &'static str, body: &'static str) -> String {
+        answering_after(Duration::ZERO, status, body)
+    }
+
+    fn answering_after(pause: Duration, status: &'static str, body: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("bound");
         std::thread::spawn(move || {
@@ -421,6 +428,7 @@ mod tests {
                         break;
                     }
                 }
+                std::thread::sleep(pause);
                 let answer = format!(
                     "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
                     body.len()
@@ -448,6 +456,13 @@ mod tests {
             let Err(error) = Registry::open(&config(&url)).await else { panic!("refused") };
             assert!(matches!(error, RegistryError::Down(_)), "{url}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_busy_registry_is_waited_for() {
+        let url = answering_after(Duration::from_secs(6), "200 OK", r#"{"id":7}"#);
+        let id = Registry::client(&config(&url)).expect("a client").register("s", "{}").await;
+        assert_eq!(id, Ok(7));
     }
 
     #[tokio::test]
