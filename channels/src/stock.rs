@@ -156,7 +156,7 @@ pub fn record(codec: &Codec, fact: &StockCounted) -> Result<Outgoing, SendError>
     let place = format!("{}\n{}\n{}", fact.sku, fact.location_id, fact.condition);
     let headers = Headers {
         event_id: Some(EventId::of_input(&format!("stock {}", fact.source), &fact.count_id, place.as_bytes())),
-        subject: Some(Topic::StockCounted.subject()),
+        subject: Some(Topic::StockCounted.subject().into()),
         ..Headers::default()
     };
     Ok(Outgoing::new(Topic::StockCounted, &fact.sku, &wire, headers))

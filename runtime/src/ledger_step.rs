@@ -1346,9 +1346,9 @@ pub fn headers(step: &str, cause: &Cause, index: u32, topic: Topic) -> Headers {
         event_id: Some(EventId::of_step(step, cause.event_id, index)),
         cause_id: Some(cause.event_id),
         traceparent: cause.traceparent.clone(),
-        subject: Some(topic.subject()),
-        step: Some(step.to_owned()),
-        cause: Some((cause.topic.name().to_owned(), cause.partition, cause.offset)),
+        subject: Some(topic.subject().into()),
+        step: Some(step.to_owned().into()),
+        cause: Some((cause.topic.name().into(), cause.partition, cause.offset)),
         index: Some(index),
         fused_by: None,
     }

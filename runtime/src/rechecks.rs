@@ -180,7 +180,7 @@ fn command(codec: &Codec, it: &Recheck) -> Result<Outgoing, String> {
     let wire = codec.encode(&value).map_err(|error| error.to_string())?;
     let headers = Headers {
         event_id: Some(EventId::of_input("kept", &it.order_id.to_string(), command_id.as_bytes())),
-        subject: Some(Topic::CommandsReceived.subject()),
+        subject: Some(Topic::CommandsReceived.subject().into()),
         step: Some("timers".into()),
         ..Headers::default()
     };

@@ -155,7 +155,7 @@ impl Entry {
         let topic = self.topic();
         let headers = Headers {
             event_id: Some(EventId::of_input(topic.name(), self.key(), &wire.bytes())),
-            subject: Some(topic.subject()),
+            subject: Some(topic.subject().into()),
             ..Headers::default()
         };
         Ok(Outgoing::new(topic, self.key(), &wire, headers))

@@ -24,7 +24,7 @@ pub fn parked(record: &ParkedRecord) -> Outgoing {
         value: record.payload.clone(),
         headers: Headers {
             event_id: Some(record.event_id),
-            subject: Some(record.topic.subject()),
+            subject: Some(record.topic.subject().into()),
             traceparent: record.traceparent.clone(),
             ..Headers::default()
         },
@@ -46,7 +46,7 @@ pub fn again(record: &LogRecord) -> Outgoing {
 /// A dead letter's record when it is no longer in its topic: what was kept of it, under the id of its place.
 pub fn from_kept(topic: Topic, partition: i32, offset: i64, key: Option<Vec<u8>>, value: Vec<u8>) -> Outgoing {
     let event_id = Headers::default().id_or_place(topic, partition, offset);
-    let headers = Headers { event_id: Some(event_id), subject: Some(topic.subject()), ..Headers::default() };
+    let headers = Headers { event_id: Some(event_id), subject: Some(topic.subject().into()), ..Headers::default() };
     Outgoing { topic, key: key.unwrap_or_default(), value, headers }
 }
 

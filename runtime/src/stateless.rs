@@ -863,9 +863,9 @@ impl Given<'_> {
                 event_id: Some(event_id),
                 cause_id: Some(inward.event_id),
                 traceparent: origin.headers.traceparent.clone(),
-                subject: Some(made.topic.subject()),
-                step: Some(step.name.to_owned()),
-                cause: Some((origin.at.topic.name().to_owned(), origin.at.partition, origin.offset)),
+                subject: Some(made.topic.subject().into()),
+                step: Some(step.name.into()),
+                cause: Some((origin.at.topic.name().into(), origin.at.partition, origin.offset)),
                 index: Some(index),
                 fused_by: further.then(|| self.group.to_owned()),
             };

@@ -141,7 +141,7 @@ fn deadline(codec: &kept_schemas::Codec, timer: &DueTimer) -> Result<Outgoing, S
     let external = format!("{}/{}", timer.order_id, timer.timer_id);
     let headers = Headers {
         event_id: Some(EventId::of_input("timers", &external, &timer.revision.to_be_bytes())),
-        subject: Some(Topic::DeadlinesReached.subject()),
+        subject: Some(Topic::DeadlinesReached.subject().into()),
         step: Some("timers".into()),
         ..Default::default()
     };

@@ -240,7 +240,7 @@ async fn a_member_of_an_earlier_generation_cannot_commit() {
 }
 
 /// A record that a step made of the record at an offset of our input.
-fn made(step: &str, partition: i32, offset: i64) -> Outgoing {
+fn made(step: &'static str, partition: i32, offset: i64) -> Outgoing {
     let mut it = outgoing(OUT, "k", &format!("{step} {partition}/{offset}"));
     it.headers.step = Some(step.into());
     it.headers.cause = Some((IN.name().into(), partition, offset));

@@ -1,5 +1,7 @@
 //! Record headers: where a record comes from and what made it.
 
+use std::borrow::Cow;
+
 use crate::{ids::EventId, topics::Topic};
 
 pub const EVENT_ID: &str = "kept-event-id";
@@ -19,10 +21,10 @@ pub struct Headers {
     pub cause_id: Option<EventId>,
     /// W3C trace context.
     pub traceparent: Option<String>,
-    pub subject: Option<String>,
-    pub step: Option<String>,
+    pub subject: Option<Cow<'static, str>>,
+    pub step: Option<Cow<'static, str>>,
     /// Where the cause was read: topic, partition, offset.
-    pub cause: Option<(String, i32, i64)>,
+    pub cause: Option<(Cow<'static, str>, i32, i64)>,
     /// Which of the cause's events this is, from 0.
     pub index: Option<u32>,
     pub fused_by: Option<String>,
@@ -69,14 +71,14 @@ impl Headers {
             EVENT_ID => self.event_id = EventId::parse(text),
             CAUSE_ID => self.cause_id = EventId::parse(text),
             TRACEPARENT if is_traceparent(text) => self.traceparent = Some(text.to_owned()),
-            SUBJECT => self.subject = Some(text.to_owned()),
-            STEP => self.step = Some(text.to_owned()),
+            SUBJECT => self.subject = Some(text.to_owned().into()),
+            STEP => self.step = Some(text.to_owned().into()),
             CAUSE => {
                 let mut parts = text.rsplitn(3, '/');
                 if let (Some(offset), Some(partition), Some(topic)) = (parts.next(), parts.next(), parts.next())
                     && let (Ok(offset), Ok(partition)) = (offset.parse(), partition.parse())
                 {
-                    self.cause = Some((topic.to_owned(), partition, offset));
+                    self.cause = Some((topic.to_owned().into(), partition, offset));
                 }
             }
             INDEX => self.index = text.parse().ok(),

@@ -22,12 +22,7 @@ pub fn derive(kind: &str, parts: &[&[u8]]) -> Uuid {
 
 /// SHA-256 in hex: the version of a body that bears none, and the form in which bearer keys are kept.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        write!(hex, "{byte:02x}").expect("a String takes all that is written");
-    }
-    hex
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 macro_rules! identity {

@@ -43,6 +43,8 @@ pub enum Partitions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopicSpec {
     pub name: &'static str,
+    /// The registry subject of its values, without the deployment's prefix.
+    pub subject: &'static str,
     /// What the key is, for people.
     pub key: &'static str,
     pub partitions: Partitions,
@@ -77,8 +79,9 @@ macro_rules! topics {
             pub const fn spec(self) -> TopicSpec {
                 match self {
                     $(Topic::$variant => TopicSpec {
-                        name: $name, key: $key, partitions: Partitions::$partitions, cleanup: $cleanup,
-                        compatibility: Compatibility::$compat, personal: topics!(@personal $($party)?), about: $about,
+                        name: $name, subject: concat!($name, "-value"), key: $key,
+                        partitions: Partitions::$partitions, cleanup: $cleanup, compatibility: Compatibility::$compat,
+                        personal: topics!(@personal $($party)?), about: $about,
                     }),+
                 }
             }
@@ -166,8 +169,8 @@ impl Topic {
     }
 
     /// The registry subject of its values, without the deployment's prefix.
-    pub fn subject(self) -> String {
-        format!("{}-value", self.name())
+    pub const fn subject(self) -> &'static str {
+        self.spec().subject
     }
 
     /// The topic of a name; `None` for one that is not ours.

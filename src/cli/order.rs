@@ -211,8 +211,11 @@ async fn send(config: &Config, mut command: CommandReceived) -> Result<String> {
     let event_id = event_id(&command);
     command.command_id = event_id.to_string();
     let wire = registry.codec().encode(&command)?;
-    let headers =
-        Headers { event_id: Some(event_id), subject: Some(Topic::CommandsReceived.subject()), ..Headers::default() };
+    let headers = Headers {
+        event_id: Some(event_id),
+        subject: Some(Topic::CommandsReceived.subject().into()),
+        ..Headers::default()
+    };
     let key = command.order_id.to_string();
     outbox(config)?.send(vec![Outgoing::new(Topic::CommandsReceived, &key, &wire, headers)]).await?;
     Ok(command.command_id)

@@ -962,9 +962,9 @@ fn usual_headers(row: &JournalRow, step: &str) -> Headers {
         event_id: Some(event_id),
         cause_id: Some(row.cause.event_id),
         traceparent: row.cause.traceparent.clone(),
-        subject: Some(row.topic.subject()),
-        step: Some(step.to_owned()),
-        cause: Some((row.cause.topic.name().to_owned(), row.cause.partition, row.cause.offset)),
+        subject: Some(row.topic.subject().into()),
+        step: Some(step.to_owned().into()),
+        cause: Some((row.cause.topic.name().into(), row.cause.partition, row.cause.offset)),
         index: Some(row.index),
         fused_by: None,
     }

@@ -78,7 +78,7 @@ fn row(event: impl Into<LedgerEvent>, cause: &Cause, index: u32) -> (Option<Ledg
             event_id: Some(EventId::of_step("ledger", cause.event_id, index)),
             cause_id: Some(cause.event_id),
             traceparent: cause.traceparent.clone(),
-            subject: Some(event.topic().subject()),
+            subject: Some(event.topic().subject().into()),
             step: Some("ledger".into()),
             cause: Some((cause.topic.name().into(), cause.partition, cause.offset)),
             index: Some(index),

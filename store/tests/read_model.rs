@@ -39,7 +39,7 @@ fn of(line_no: i32, quantity: i64) -> LineQuantity {
 }
 
 fn record(offset: i64, event: LedgerEvent) -> SinkRecord {
-    let cause = ("orders.validated".to_owned(), 0, 7);
+    let cause = ("orders.validated".into(), 0, 7);
     let headers = Headers { cause: Some(cause), ..Headers::default() };
     SinkRecord {
         at: TopicPartition { topic: event.topic(), partition: 0 },

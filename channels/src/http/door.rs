@@ -221,7 +221,7 @@ impl Door {
         let headers = Headers {
             event_id: Some(EventId::of_input(&account.account_id, number, &Sha256::digest(body))),
             traceparent: Some(trace.to_owned()),
-            subject: Some(Topic::ChannelsInbound.subject()),
+            subject: Some(Topic::ChannelsInbound.subject().into()),
             step: Some("http".into()),
             ..Default::default()
         };

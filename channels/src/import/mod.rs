@@ -114,7 +114,7 @@ impl Ready {
         };
         let headers = Headers {
             event_id: Some(EventId::of_input(&mapping.account, &self.number, &self.body_sha256)),
-            subject: Some(Topic::ChannelsInbound.subject()),
+            subject: Some(Topic::ChannelsInbound.subject().into()),
             ..Headers::default()
         };
         (inbound, headers)

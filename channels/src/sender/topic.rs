@@ -47,7 +47,7 @@ pub fn item(codec: &Codec, item: &Item) -> Result<ToSend, SendError> {
     let order = OrderReceived { received_at: now(), ..order };
     let headers = Headers {
         event_id: Some(item.event_id()),
-        subject: Some(Topic::OrdersReceived.subject()),
+        subject: Some(Topic::OrdersReceived.subject().into()),
         ..Headers::default()
     };
     let sent = item.sent();
@@ -75,7 +75,7 @@ pub fn inbound(codec: &Codec, item: &Item) -> Result<ToSend, SendError> {
     };
     let headers = Headers {
         event_id: Some(item.event_id()),
-        subject: Some(Topic::ChannelsInbound.subject()),
+        subject: Some(Topic::ChannelsInbound.subject().into()),
         ..Headers::default()
     };
     record(codec, &inbound, headers, item.sent())

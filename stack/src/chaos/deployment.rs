@@ -520,7 +520,7 @@ impl Deployment {
         };
         let headers = Headers {
             event_id: Some(killing_id(self.seed, number)),
-            subject: Some(Topic::PaymentsReceived.subject()),
+            subject: Some(Topic::PaymentsReceived.subject().into()),
             ..Default::default()
         };
         let wire = self.codec.encode(&payment).context("encode a payment")?;

@@ -142,7 +142,7 @@ pub fn inbound(codec: &Codec, kind: InboundKind, number: &str, order: OrderId, b
     };
     let headers = Headers {
         event_id: Some(EventId::of_input(ACCOUNT, number, &Sha256::digest(body))),
-        subject: Some(Topic::ChannelsInbound.subject()),
+        subject: Some(Topic::ChannelsInbound.subject().into()),
         ..Default::default()
     };
     let wire = codec.encode(&value).context("encode an order")?;
@@ -203,7 +203,7 @@ fn stock(codec: &Codec, sku: &str, location: &str, kind: StockKind, quantity: i6
     };
     let headers = Headers {
         event_id: Some(EventId::of_input("simulator", &value.count_id, b"")),
-        subject: Some(Topic::StockCounted.subject()),
+        subject: Some(Topic::StockCounted.subject().into()),
         ..Default::default()
     };
     let wire = codec.encode(&value).context("encode a count")?;

@@ -195,7 +195,7 @@ async fn pay(side: &mut Side, prefix: &str, topic: &str, numbers: std::ops::Rang
         };
         let headers = Headers {
             event_id: Some(EventId::of_input("chaos", &payment.payment_id, b"")),
-            subject: Some(Topic::PaymentsReceived.subject()),
+            subject: Some(Topic::PaymentsReceived.subject().into()),
             ..Default::default()
         };
         let wire = side.codec.encode(&payment).context("encode a payment")?;

@@ -286,7 +286,7 @@ impl Simulator {
             let wire = codec.encode(&report.outcome).context("encode a report")?;
             let headers = Headers {
                 event_id: Some(report.event_id()),
-                subject: Some(Topic::OutcomesReceived.subject()),
+                subject: Some(Topic::OutcomesReceived.subject().into()),
                 ..Default::default()
             };
             let key = report.outcome.order_id.to_string();
