@@ -35,13 +35,11 @@ use crate::{
     ops, rechecks, reference,
     registry::Registry,
     sink_step::{self, SinkStep},
-    stateless::{Stateless, StatelessStep},
+    stateless::{STEPS_GROUP, Stateless, StatelessStep},
     threads::run_on_own_thread,
     timers,
 };
 
-/// The group that all stateless steps share, fused or apart.
-pub const STEPS_GROUP: &str = "steps";
 /// The ledger step: its name in headers, in the store and as a group.
 pub const LEDGER: &str = "ledger";
 /// The sink of the read model.

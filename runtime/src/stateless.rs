@@ -28,8 +28,10 @@ use crate::{
     log::{Ask, Change, Ended, Found, Log, LogRecord, Look, Outgoing, TopicFacts},
     schemas::{self, Schemas},
     sent::{self, Watching},
-    service::STEPS_GROUP,
 };
+
+/// The group that all stateless steps share, fused or apart.
+pub const STEPS_GROUP: &str = "steps";
 
 /// Why a record cannot be worked on.
 #[derive(Debug, Clone, PartialEq, Eq)]
