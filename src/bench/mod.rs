@@ -153,34 +153,35 @@ impl Driven {
     }
 }
 
-/// Runs everything, or only what has `only` in its name; tells on stderr what it is at.
-pub fn all(plan: &Plan, config: &Config, handle: &Handle, only: Option<&str>) -> Result<Vec<Row>> {
-    let wanted = |name: &str| only.is_none_or(|only| only == name);
+/// What measures something with orders of so many lines.
+type Part<'a> = &'a dyn Fn(usize) -> Result<Vec<Row>>;
+
+/// Runs everything, or only what has `only` in its name, with orders of each of these sizes; tells on stderr what it is
+/// at.
+pub fn all(plan: &Plan, config: &Config, handle: &Handle, only: Option<&str>, sizes: &[usize]) -> Result<Vec<Row>> {
+    let step = |lines| {
+        let mut rows = steps::pass_rows(plan, handle, lines)?;
+        rows.extend(steps::normalise_rows(plan, handle, lines)?);
+        rows.extend(steps::stage_rows(plan, handle, lines)?);
+        Ok(rows)
+    };
+    let ledger = |lines| ledger::hot_sku(plan, handle, lines);
+    let read = |lines| ledger::sink(plan, handle, lines);
+    let pipeline = |lines| pipeline::rows(plan, config, handle, lines);
+    let parts: [(&str, &str, Part<'_>); 4] = [
+        ("step", "step", &step),
+        ("ledger", "ledger", &ledger),
+        ("read", "read model", &read),
+        ("pipeline", "pipeline", &pipeline),
+    ];
     let mut rows = Vec::new();
-    if wanted("step") {
-        for lines in [3, 25] {
-            eprintln!("step, {lines} lines an order …");
-            rows.extend(steps::pass_rows(plan, handle, lines)?);
-            rows.extend(steps::normalise_rows(plan, handle, lines)?);
-            rows.extend(steps::stage_rows(plan, handle, lines)?);
+    for (word, title, part) in parts {
+        if only.is_some_and(|only| only != word) {
+            continue;
         }
-    }
-    if wanted("ledger") {
-        for lines in [3, 25] {
-            eprintln!("ledger, {lines} lines an order …");
-            rows.extend(ledger::hot_sku(plan, handle, lines)?);
-        }
-    }
-    if wanted("read") {
-        for lines in [3, 25] {
-            eprintln!("read model, {lines} lines an order …");
-            rows.extend(ledger::sink(plan, handle, lines)?);
-        }
-    }
-    if wanted("pipeline") {
-        for lines in [3, 25] {
-            eprintln!("pipeline, {lines} lines an order …");
-            rows.extend(pipeline::rows(plan, config, handle, lines)?);
+        for &lines in sizes {
+            eprintln!("{title}, {lines} lines an order …");
+            rows.extend(part(lines)?);
         }
     }
     Ok(rows)

@@ -18,6 +18,7 @@ use crate::bench::{self, Plan};
 #[command(after_help = "Examples:
   ./kept up && ./kept bench
   ./kept bench --only step --runs 5
+  ./kept bench --only pipeline --lines 3
   ./kept bench --json bench.json      one JSON object a line: name, value, unit, baseline, ratio, goal, config
 
 Exit codes: 0 every goal met; 1 one missed, or something failed.")]
@@ -25,6 +26,9 @@ pub struct Bench {
     /// Only what has this word in its name
     #[arg(long, value_name = "WORD", value_parser = ["step", "read", "ledger", "pipeline"])]
     only: Option<String>,
+    /// Lines of an order; given several times, each in turn
+    #[arg(long, value_name = "NUMBER", default_values_t = [3, 25], value_parser = clap::value_parser!(u16).range(1..=100))]
+    lines: Vec<u16>,
     /// Runs of each thing and of its baseline
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=50))]
     runs: u16,
@@ -59,7 +63,8 @@ impl Bench {
             batch: config.batch.max_records,
             window: Duration::from_millis(config.batch.window_ms),
         };
-        let rows = bench::all(&plan, &config, runtime.handle(), self.only.as_deref())?;
+        let lines: Vec<usize> = self.lines.iter().copied().map(usize::from).collect();
+        let rows = bench::all(&plan, &config, runtime.handle(), self.only.as_deref(), &lines)?;
         print!("{}", bench::table(&rows));
         if let Some(mut file) = json {
             for row in &rows {
