@@ -57,6 +57,20 @@ pub fn steps() -> Vec<Step> {
                 Topic::ReferencePolicies,
             ],
         ),
+        step(
+            "other programs",
+            "other teams and `kept send`: bodies, whole orders, payments, commands, reports and counts",
+            false,
+            &[],
+            &[
+                Topic::ChannelsInbound,
+                Topic::OrdersReceived,
+                Topic::PaymentsReceived,
+                Topic::CommandsReceived,
+                Topic::OutcomesReceived,
+                Topic::StockCounted,
+            ],
+        ),
         step("normalise", "makes one form of every channel's", true, NORMALISE.inputs, &dead(NORMALISE.outputs)),
         step(
             "enrich",

@@ -36,7 +36,7 @@ use kept_schemas::{Micros, OrderId};
 #[derive(Parser)]
 #[command(name = "kept", version, propagate_version = true, arg_required_else_help = true)]
 #[command(after_help = "Examples:
-  ./kept demo                       a day of orders through every stage, on servers of its own
+  ./kept demo                       a day of orders through every stage, on real servers
   ./kept explain 1001               the life of one order, in plain words
   ./kept test                       every test; each command has examples in its own --help
 

@@ -31,9 +31,10 @@ use crate::logs;
 /// Run the pipeline, or parts of it, until told to stop
 ///
 /// Parts: steps (normalise, enrich and validate in one), normalise, enrich, validate, ledger, read, timers, http; all
-/// is everything. Run as many processes as you like: each part of each takes a slot of its own, spare ones wait.
-/// Health and metrics are at the address of `ops` (/livez, /readyz, /metrics); KEPT_LOG says how much is logged, for
-/// example warn or info,kept_runtime=debug.
+/// is everything. Run as many processes as you like: each part of each but http takes a slot of its own, spare ones
+/// wait. Health and metrics are at the address of `ops` (/livez, /readyz, /metrics). On one machine each process needs
+/// an address of its own for that (KEPT_OPS), and for http (KEPT_HTTP); else it stops with "cannot listen". KEPT_LOG
+/// says how much is logged, for example warn or info,kept_runtime=debug.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ./kept run                        everything in one process
