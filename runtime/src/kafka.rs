@@ -388,6 +388,7 @@ impl KafkaLog {
                 }
                 Seen::Lost(names) => {
                     let gone = self.known(names);
+                    tracing::warn!(group = self.settings.group, partitions = gone.len(), "the group took them from us");
                     self.positions.retain(|at, _| !gone.contains(at));
                     self.member = None;
                     changes.push(Change::Lost(gone));
@@ -507,7 +508,6 @@ impl KafkaLog {
     /// as this producer is the newest of its id.
     fn sweep(&self, to: &Transactional, topics: &[Topic]) -> Result<(), LogError> {
         let failed = |why: String| LogError::Retry(format!("open ends of transactions cannot be aborted: {why}"));
-        let Some(&input) = self.settings.topics.first() else { return Ok(()) };
         if to.ends.recycle.load(Ordering::SeqCst) {
             return Err(failed("an earlier one may still be on its way".into()));
         }
@@ -525,7 +525,8 @@ impl KafkaLog {
         }
         Self::delivered(to, deadline).map_err(failed)?;
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.settings.name(input), 0, Offset::Offset(0))
+        // Of a topic that nobody reads in this group, should it become visible after all.
+        list.add_partition_offset(&self.settings.name(Topic::DeadLetters), 0, Offset::Offset(0))
             .map_err(|error| failed(error.to_string()))?;
         // As nobody in the group: it is aborted anyway, and we need not be a member to do it.
         let nobody = Member { generation: -1, id: String::new() };
@@ -861,9 +862,13 @@ impl Log for KafkaLog {
         })?;
         ends.recycle.store(false, Ordering::SeqCst);
         let fresh = Transactional { producer, ends };
-        self.sweep(&fresh, outputs)?;
-        self.producer = Some(fresh);
-        Ok(())
+        // Else our next commit could make visible what this aborts.
+        let swept = self.sweep(&fresh, outputs).and_then(|()| outputs::settled(&self.admin, &self.settings, outputs));
+        match swept {
+            Ok(()) => self.producer = Some(fresh),
+            Err(_) => drop_within(fresh, Duration::from_secs(2)),
+        }
+        swept
     }
 
     async fn rejoin(&mut self) -> Result<(), LogError> {
@@ -994,6 +999,10 @@ fn judge(error: &KafkaError) -> Option<LogError> {
         (_, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {
             Some(LogError::Retry("a topic is not there; run `kept topics apply`".into()))
         }
+        (_, Some(RDKafkaErrorCode::PollExceeded)) => {
+            tracing::warn!("the group did not hear from us for too long; joining again");
+            None
+        }
         _ => {
             tracing::debug!(?code, "kafka consumer reports an error");
             None
@@ -1045,11 +1054,22 @@ pub(crate) fn describe(
                 for position in 0..count {
                     let topic = *topics.add(position);
                     let error = sys::rd_kafka_TopicDescription_error(topic);
-                    if !error.is_null() && sys::rd_kafka_error_code(error) != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-                    {
-                        continue;
-                    }
                     let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic)).to_string_lossy();
+                    let code = if error.is_null() {
+                        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+                    } else {
+                        sys::rd_kafka_error_code(error)
+                    };
+                    match code {
+                        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
+                        RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+                        | RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC => continue,
+                        // It may be there all the same.
+                        other => {
+                            failed = Some(format!("{name}: {:?}", RDKafkaErrorCode::from(other)));
+                            continue;
+                        }
+                    }
                     let id = sys::rd_kafka_TopicDescription_topic_id(topic);
                     let id = CStr::from_ptr(sys::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned();
                     let mut partitions = 0;

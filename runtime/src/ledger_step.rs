@@ -34,7 +34,7 @@ use crate::{
     dead_letters,
     log::{Ask, Change, Ended, Found, Log, LogError, LogRecord, Look, Outgoing, TopicFacts},
     schemas::{self, Schemas},
-    sent::{self, Watching},
+    sent::{self, Done, Watching},
 };
 
 /// A record that ended the process is parked when it is met for this many unclean starts.
@@ -396,13 +396,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
 
     /// Notes what was emitted by an earlier look once it is seen to stand. No transaction of ours is open here.
     async fn watch(&mut self) -> Result<(), Trouble> {
-        let emitted: Vec<(TopicPartition, i64)> = self
-            .state
-            .parts
-            .iter()
-            .filter(|(_, part)| part.ready && part.floor < part.emitted)
-            .map(|(at, part)| (*at, part.emitted))
-            .collect();
+        let ready = self.state.parts.iter().filter(|(_, part)| part.ready);
+        let emitted = ready.map(|(at, part)| Done { at: *at, upto: part.emitted, noted: part.floor }).collect();
         let seen = self.state.watching.watch(&mut self.log, &self.state.outputs, emitted).await;
         // Whatever went wrong, a new producer finds out what of the old one's stands.
         self.state.need_producer |= seen.is_err();
@@ -461,8 +456,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
             let swept = if self.broken == Some(Broken::NotSwept) { &[] } else { &self.state.outputs[..] };
             self.log.renew_producer(swept).await?;
-            let ends = self.log.ends(&self.state.outputs).await?;
-            self.state.watching.swept(&ends, self.log.now());
+            self.state.watching.renewed();
         }
         if self.state.had_producer {
             add(&self.counters.recycled_producers, 1);
@@ -587,7 +581,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         let look = Look {
             steps: vec![self.settings.step.clone()],
             from: sent::least(ends, doubtful.iter().map(|(_, it)| &it.sent_from)),
-            causes: doubtful.iter().map(|(at, _)| **at).collect(),
+            causes: doubtful.iter().map(|(at, it)| (**at, it.from)).collect(),
         };
         let found = self.log.find(&look).await;
         self.state.need_producer |= found.is_err();
@@ -725,16 +719,21 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 row.topic, row.cause.topic, row.cause.partition, row.cause.offset
             )));
         }
-        for row in &rows {
-            if let Some(it) = open.get_mut(&place_of(row).0) {
-                it.sent = true;
-            }
+        let sent_of: BTreeSet<TopicPartition> = rows.iter().map(|row| place_of(row).0).collect();
+        for (_, it) in open.iter_mut().filter(|(at, _)| sent_of.contains(at)) {
+            it.sent = true;
         }
         let outgoing: Vec<Outgoing> = rows.into_iter().map(Outgoing::from).collect();
         add(&self.counters.re_emissions, outgoing.len());
-        // The group is told what it does not know.
-        let mut told = offsets.clone();
-        told.retain(|(at, upto)| open.get(at).is_some_and(|it| it.group.is_none_or(|group| group < *upto)));
+        // The group is told what it does not know, and of whatever events are sent again: it refuses a stale owner only
+        // with an offset. It is never told less than it knows.
+        let mut told = Vec::with_capacity(offsets.len());
+        for &(at, upto) in &offsets {
+            let known = open.get(&at).and_then(|it| it.group);
+            if sent_of.contains(&at) || known.is_none_or(|known| known < upto) {
+                told.push((at, known.map_or(upto, |known| known.max(upto))));
+            }
+        }
         if !outgoing.is_empty() || !told.is_empty() {
             self.transact(&outgoing, &told).await?;
         }

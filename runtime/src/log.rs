@@ -124,8 +124,8 @@ pub struct Look {
     pub steps: Vec<String>,
     /// Where they were sent: from these offsets on, up to what is there now.
     pub from: Ends,
-    /// The partitions that they came of.
-    pub causes: Vec<TopicPartition>,
+    /// Of which partitions they came, from which offset on.
+    pub causes: BTreeMap<TopicPartition, i64>,
 }
 
 /// What was found to stand.
@@ -141,6 +141,8 @@ pub struct Found {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundRecord {
     pub event_id: EventId,
+    /// Of what it was made: the record at the place it came of, or another one made of that.
+    pub cause_id: EventId,
     /// Which of [`Look::steps`] made it.
     pub step: usize,
     /// A fused instance took it further.
@@ -150,16 +152,19 @@ pub struct FoundRecord {
 impl Found {
     /// Notes a record, if it is one of those that are looked for.
     pub fn note(&mut self, look: &Look, headers: &Headers) {
-        let (Some(event_id), Some(step), Some((topic, partition, offset))) =
-            (headers.event_id, &headers.step, &headers.cause)
+        let Headers {
+            event_id: Some(event_id), cause_id: Some(cause_id), step: Some(step), cause: Some(cause), ..
+        } = headers
         else {
             return;
         };
+        let (topic, partition, offset) = cause;
         let Some(topic) = Topic::of(topic) else { return };
         let at = TopicPartition { topic, partition: *partition };
         let Some(step) = look.steps.iter().position(|it| it == step) else { return };
-        if look.causes.contains(&at) {
-            let found = FoundRecord { event_id, step, fused: headers.fused_by.is_some() };
+        if look.causes.get(&at).is_some_and(|from| offset >= from) {
+            let fused = headers.fused_by.is_some();
+            let found = FoundRecord { event_id: *event_id, cause_id: *cause_id, step, fused };
             self.records.entry((at, *offset)).or_default().push(found);
         }
     }
@@ -242,7 +247,8 @@ pub trait Log {
 
     /// A new producer under the same transactional id: whatever the old one left is finished or aborted, and
     /// nothing of it can arrive later. `outputs`: topics on which the broker may have lost the end of what the old one
-    /// left. Such records would become visible with the next commit; they are aborted.
+    /// left. Such records would become visible with the next commit; they are aborted, and the end of that is written
+    /// when this returns.
     async fn renew_producer(&mut self, outputs: &[Topic]) -> Result<(), LogError>;
 
     /// Whether our producer is still the one of its transactional id, and has been until now. An error: it is not, or it

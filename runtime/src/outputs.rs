@@ -19,6 +19,7 @@ use rdkafka_sys as sys;
 use crate::{
     kafka::{KafkaSettings, REQUEST_TIMEOUT, client_config, describe, record},
     log::{End, Found, LogError, Look},
+    sent,
 };
 
 type Admin = AdminClient<DefaultClientContext>;
@@ -62,6 +63,22 @@ pub(crate) fn ends(
     Ok(end.into_iter().map(|(at, end)| (at, End { end, stable: stable.get(&at).copied().unwrap_or(0) })).collect())
 }
 
+/// Waits until no transaction is open below where these topics end now.
+pub(crate) fn settled(admin: &Admin, settings: &KafkaSettings, topics: &[Topic]) -> Result<(), LogError> {
+    let asked = ends(admin, settings, topics)?;
+    let until = Instant::now() + PATIENCE;
+    let mut now = asked.clone();
+    loop {
+        let open = asked.iter().find(|(at, it)| now.get(at).is_none_or(|now| now.stable < it.end));
+        let Some((&at, _)) = open else { return Ok(()) };
+        if Instant::now() > until {
+            return Err(LogError::Retry(sent::overdue(at)));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        now = ends(admin, settings, topics)?;
+    }
+}
+
 /// See [`crate::log::Log::find`].
 pub(crate) fn find(admin: &Admin, settings: &KafkaSettings, look: &Look) -> Result<Found, LogError> {
     let places: Vec<TopicPartition> = look.from.keys().copied().collect();
@@ -103,6 +120,7 @@ pub(crate) fn find(admin: &Admin, settings: &KafkaSettings, look: &Look) -> Resu
     consumer.assign(&list).map_err(failed)?;
     let mut until = Instant::now() + PATIENCE;
     let mut read = 0_u32;
+    let mut reached: BTreeMap<TopicPartition, i64> = BTreeMap::new();
     loop {
         match consumer.poll(Duration::from_millis(20)) {
             Some(Ok(message)) => {
@@ -113,20 +131,27 @@ pub(crate) fn find(admin: &Admin, settings: &KafkaSettings, look: &Look) -> Resu
                 if !read.is_multiple_of(1_000) {
                     continue;
                 }
-                until = Instant::now() + PATIENCE;
             }
             Some(Err(error)) => return Err(failed(error)),
             None => {}
         }
         // Past the last record and past the marker that follows it.
+        let mut done = TopicPartitionList::new();
         for it in consumer.position().map_err(failed)?.elements() {
-            if let (Some(topic), Offset::Offset(next)) = (settings.topic(it.topic()), it.offset()) {
-                let at = TopicPartition { topic, partition: it.partition() };
-                if open.get(&at).is_some_and(|end| next >= *end) {
-                    open.remove(&at);
-                    until = Instant::now() + PATIENCE;
-                }
+            let (Some(topic), Offset::Offset(next)) = (settings.topic(it.topic()), it.offset()) else { continue };
+            let at = TopicPartition { topic, partition: it.partition() };
+            let Some(&end) = open.get(&at) else { continue };
+            // Only these count: what others write goes on arriving.
+            if reached.insert(at, next) != Some(next) {
+                until = Instant::now() + PATIENCE;
             }
+            if next >= end {
+                open.remove(&at);
+                done.add_partition(it.topic(), it.partition());
+            }
+        }
+        if done.count() > 0 {
+            consumer.pause(&done).map_err(failed)?;
         }
         let Some((at, end)) = open.first_key_value() else { return Ok(found) };
         if Instant::now() > until {

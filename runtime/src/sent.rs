@@ -18,11 +18,22 @@ use crate::log::{End, Log, LogError};
 /// broker may take to see that.
 const OVERDUE: Duration = Duration::from_secs(25);
 
-/// An idle step sees to its producer once in so many times.
-const CONFIRM_EVERY: u32 = 15;
+/// An idle step looks, and sees to its producer, once in so many times: else it would have to look for what it sent
+/// among all that others sent since.
+const IDLE_EVERY: u32 = 15;
 
 /// Of input partitions: up to where something holds.
 pub(crate) type Floors = Vec<(TopicPartition, i64)>;
+
+/// A partition of ours, and how far it is done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    pub at: TopicPartition,
+    /// Committed up to here.
+    pub upto: i64,
+    /// Noted up to here.
+    pub noted: i64,
+}
 
 /// What was committed by some moment, and where the output topics ended then.
 #[derive(Debug, Clone)]
@@ -49,7 +60,8 @@ impl Watch {
     }
 
     fn standing(&self, ends: &BTreeMap<TopicPartition, End>, now: Duration) -> Standing {
-        let open = |(at, end): (&TopicPartition, &i64)| ends.get(at).is_some_and(|it| it.stable < *end).then_some(*at);
+        // One that is not there now may be there again.
+        let open = |(at, end): (&TopicPartition, &i64)| ends.get(at).is_none_or(|it| it.stable < *end).then_some(*at);
         match self.ends.iter().find_map(open) {
             None => Standing::Written,
             Some(at) if now.saturating_sub(self.since) > OVERDUE => Standing::Overdue(at),
@@ -62,8 +74,6 @@ impl Watch {
 #[derive(Debug, Default)]
 pub(crate) struct Watching {
     sent: Option<Watch>,
-    /// The end of the transaction that a new producer begins with.
-    swept: Option<Watch>,
     /// Something was sent since the watch over it began.
     unwatched: bool,
     /// Times in a row that there was nothing to look for.
@@ -92,9 +102,8 @@ enum Seen {
 
 impl Watching {
     /// A new producer was made; nothing was sent with it yet. It may have aborted what the old one left.
-    pub fn swept(&mut self, ends: &BTreeMap<TopicPartition, End>, now: Duration) {
+    pub fn renewed(&mut self) {
         (self.sent, self.unwatched) = (None, false);
-        self.swept = Some(Watch::new(Floors::new(), ends, now));
     }
 
     /// A transaction is going to end.
@@ -110,15 +119,17 @@ impl Watching {
         }
     }
 
-    /// Between batches, every few seconds: looks at the output topics if there is reason to. `done`: committed and not
-    /// noted yet. Gives what is to be noted, if anything. An error: a new producer must follow.
+    /// Between batches, every few seconds: looks at the output topics if there is reason to. `done`: every partition
+    /// of ours. Gives what is to be noted, if anything: of the quiet ones too, for what others send grows. An error: a new producer must follow.
     pub async fn watch<L: Log>(
         &mut self,
         log: &mut L,
         outputs: &[Topic],
-        done: Floors,
+        done: Vec<Done>,
     ) -> Result<(Floors, Ends), LogError> {
-        match self.due(&done) {
+        let due = self.due(&done);
+        let done = done.into_iter().map(|it| (it.at, it.upto)).collect();
+        match due {
             Due::Nothing => {}
             Due::Confirm => log.confirm().await?,
             Due::Look => {
@@ -138,40 +149,39 @@ impl Watching {
         Ok((Floors::new(), Ends::new()))
     }
 
-    fn due(&mut self, done: &Floors) -> Due {
-        if !done.is_empty() || self.sent.is_some() || self.swept.is_some() || self.unwatched {
+    fn due(&mut self, done: &[Done]) -> Due {
+        if done.iter().any(|it| it.noted < it.upto) || self.sent.is_some() || self.unwatched {
             self.idle = 0;
             return Due::Look;
         }
         self.idle += 1;
-        if self.idle.is_multiple_of(CONFIRM_EVERY) { Due::Confirm } else { Due::Nothing }
+        match self.idle.is_multiple_of(IDLE_EVERY) {
+            true if done.is_empty() => Due::Confirm,
+            true => Due::Look,
+            false => Due::Nothing,
+        }
     }
 
-    /// `done`: committed and not noted yet. `ends`: asked just now; no transaction of ours is open.
+    /// `done`: committed by now. `ends`: asked just now; no transaction of ours is open.
     fn look(&mut self, done: Floors, ends: &BTreeMap<TopicPartition, End>, now: Duration) -> Seen {
-        let swept = self.swept.as_ref().map(|it| it.standing(ends, now));
-        if swept == Some(Standing::Written) {
-            self.swept = None;
-        }
         let latest = Watch::new(done, ends, now);
         // In a quiet moment there is nothing to wait for.
         if latest.standing(ends, now) == Standing::Written {
             (self.sent, self.unwatched) = (None, false);
             return Seen::Stands(latest.floors, latest.ends);
         }
-        let sent = self.sent.as_ref().map(|it| it.standing(ends, now));
-        match (sent, swept) {
-            (Some(Standing::Written), _) => {
+        match self.sent.as_ref().map(|it| it.standing(ends, now)) {
+            Some(Standing::Written) => {
                 self.unwatched = false;
                 let before = self.sent.replace(latest);
                 before.map_or(Seen::Nothing, |it| Seen::Stands(it.floors, it.ends))
             }
-            (Some(Standing::Overdue(at)), _) | (_, Some(Standing::Overdue(at))) => Seen::Overdue(at),
-            (None, _) => {
+            Some(Standing::Overdue(at)) => Seen::Overdue(at),
+            Some(Standing::NotYet) => Seen::Nothing,
+            None => {
                 (self.sent, self.unwatched) = (Some(latest), false);
                 Seen::Nothing
             }
-            _ => Seen::Nothing,
         }
     }
 }
@@ -188,7 +198,7 @@ pub(crate) fn least<'a>(there: &BTreeMap<TopicPartition, End>, noted: impl Itera
 }
 
 /// Why a step waits: told to whoever must find the transaction.
-fn overdue(at: TopicPartition) -> String {
+pub(crate) fn overdue(at: TopicPartition) -> String {
     let TopicPartition { topic, partition } = at;
     format!(
         "a transaction on {topic}/{partition} has no written end; ending ours there, if it is ours. If this line comes \
@@ -227,7 +237,8 @@ mod tests {
             ("and stays so", ends(&[(0, 11, 50), (1, 5, 9)]), 126, Standing::Overdue(at(0))),
             ("only later ones are open", ends(&[(0, 12, 50), (1, 5, 9)]), 500, Standing::Written),
             ("a partition more", ends(&[(0, 50, 50), (1, 9, 9), (2, 0, 3)]), 500, Standing::Written),
-            ("its topic is gone", ends(&[(1, 9, 9)]), 500, Standing::Written),
+            ("its topic is not there", ends(&[(1, 9, 9)]), 125, Standing::NotYet),
+            ("and does not come back", ends(&[(1, 9, 9)]), 126, Standing::Overdue(at(0))),
         ];
         for (what, now, time, standing) in cases {
             assert_eq!(watch.standing(&now, seconds(time)), standing, "{what}");
@@ -239,7 +250,8 @@ mod tests {
         let seconds = Duration::from_secs;
         let mut it = Watching::default();
         let done = |upto| vec![(at(9), upto)];
-        assert_eq!((it.due(&Floors::new()), it.due(&done(1))), (Due::Nothing, Due::Look));
+        let part = |upto, noted| [Done { at: at(9), upto, noted }];
+        assert_eq!((it.due(&[]), it.due(&part(1, 1)), it.due(&part(1, 0))), (Due::Nothing, Due::Nothing, Due::Look));
         assert_eq!(it.look(done(3), &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
         // Others go on, and so do we.
         let noted = Seen::Stands(done(3), Ends::from([(at(0), 12)]));
@@ -250,23 +262,22 @@ mod tests {
         assert_eq!(it.look(done(9), &ends(&[(0, 21, 31)]), seconds(31)), Seen::Overdue(at(0)));
         let noted = Seen::Stands(done(9), Ends::from([(at(0), 32)]));
         assert_eq!(it.look(done(9), &ends(&[(0, 32, 32)]), seconds(32)), noted);
-        for _ in 1..CONFIRM_EVERY {
-            assert_eq!(it.due(&Floors::new()), Due::Nothing);
-        }
-        assert_eq!((it.due(&Floors::new()), it.due(&Floors::new())), (Due::Confirm, Due::Nothing));
     }
 
     #[test]
-    fn who_has_nothing_to_do_sees_to_it_that_the_end_of_its_own_first_transaction_is_written() {
-        let seconds = Duration::from_secs;
+    fn an_idle_step_looks_now_and_then_so_that_nobody_has_to_look_for_what_it_sent_among_a_weeks_records() {
         let mut it = Watching::default();
-        assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
-        it.swept(&ends(&[(0, 10, 12)]), seconds(1));
-        assert_eq!(it.due(&Floors::new()), Due::Look);
-        assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(20)), Seen::Nothing);
-        assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(27)), Seen::Overdue(at(0)));
-        let written = Seen::Stands(Floors::new(), Ends::from([(at(0), 50)]));
-        assert_eq!(it.look(Floors::new(), &ends(&[(0, 50, 50)]), seconds(28)), written, "what the old one sent is not");
+        let quiet = [Done { at: at(9), upto: 3, noted: 3 }];
+        for turn in 1..=2 * IDLE_EVERY {
+            let due = if turn.is_multiple_of(IDLE_EVERY) { Due::Look } else { Due::Nothing };
+            assert_eq!(it.due(&quiet), due, "{turn}");
+        }
+        let noted = Seen::Stands(vec![(at(9), 3)], Ends::from([(at(0), 90)]));
+        assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 90, 90)]), Duration::from_secs(1)), noted);
+        for turn in 1..=IDLE_EVERY {
+            let due = if turn == IDLE_EVERY { Due::Confirm } else { Due::Nothing };
+            assert_eq!(it.due(&[]), due, "without partitions, {turn}");
+        }
     }
 
     #[test]
@@ -279,12 +290,12 @@ mod tests {
                 assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
             }
             it.anew();
-            assert_eq!(it.due(&Floors::new()), Due::Look);
+            assert_eq!(it.due(&[]), Due::Look);
             assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 12)]), seconds(3)), Seen::Nothing);
             assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 20)]), seconds(40)), Seen::Overdue(at(0)));
             let written = Seen::Stands(Floors::new(), Ends::from([(at(0), 20)]));
             assert_eq!(it.look(Floors::new(), &ends(&[(0, 20, 20)]), seconds(41)), written, "and nothing is noted");
-            assert_eq!(it.due(&Floors::new()), Due::Nothing);
+            assert_eq!(it.due(&[]), Due::Nothing);
         }
     }
 

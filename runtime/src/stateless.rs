@@ -9,6 +9,7 @@ use std::{
     any::Any,
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -25,13 +26,17 @@ use crate::{
     counters::{Counters, add, time},
     dead_letters,
     ledger_step::{Broken, LOOK_EVERY, MAX_ATTEMPTS, StepSettings, Stopped, Trouble, check_beside, forgotten},
-    log::{Ask, Change, Ended, Found, Log, LogRecord, Look, Outgoing, TopicFacts},
+    log::{Ask, Change, Ended, Found, FoundRecord, Log, LogRecord, Look, Outgoing, TopicFacts},
     schemas::{self, Schemas},
-    sent::{self, Watching},
+    sent::{self, Done, Watching},
 };
 
 /// The group that all stateless steps share, fused or apart.
 pub const STEPS_GROUP: &str = "steps";
+
+/// Why a record is a dead letter of which a part stands.
+const HALF: &str = "a part of what came of it stands, was to be taken further, and now cannot be: reference data or steps \
+                    changed while it was on its way; see to what stands by hand";
 
 /// Why a record cannot be worked on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +134,8 @@ struct Part {
     floor: i64,
     /// What `next` was at the last look at all topics.
     looked: i64,
-    careful_below: i64,
+    /// Records that are done one by one, each attempt counted.
+    careful: Range<i64>,
 }
 
 impl Part {
@@ -300,8 +306,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
                 let swept = if self.broken == Some(Broken::NotSwept) { Vec::new() } else { self.outputs() };
                 self.log.renew_producer(&swept).await?;
-                let ends = self.log.ends(&self.outputs()).await?;
-                self.state.watching.swept(&ends, self.log.now());
+                self.state.watching.renewed();
             }
             if self.state.had_producer {
                 add(&self.counters.recycled_producers, 1);
@@ -369,14 +374,10 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
 
     /// Notes what was done by an earlier look once it is seen to stand. No transaction of ours is open here.
     async fn watch(&mut self) -> Result<(), Trouble> {
-        let done: Vec<(TopicPartition, i64)> = self
-            .state
-            .parts
-            .iter()
-            // While something stands of what comes next, it must be found again from where it was looked for.
-            .filter(|(_, part)| part.ready && part.floor < part.next && self.state.found.records.is_empty())
-            .map(|(at, part)| (*at, part.next))
-            .collect();
+        // While something stands of what comes next, it must be found again from where it was looked for.
+        let known = self.state.found.records.is_empty();
+        let ready = self.state.parts.iter().filter(|(_, part)| part.ready && known);
+        let done = ready.map(|(at, part)| Done { at: *at, upto: part.next, noted: part.floor }).collect();
         let outputs = self.outputs();
         let seen = self.state.watching.watch(&mut self.log, &outputs, done).await;
         // Whatever went wrong, a new producer finds out what of the old one's stands.
@@ -504,8 +505,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 if unclean {
                     self.state.batch = self.settings.careful.clamp(1, self.settings.max_records);
                 }
-                let careful = i64::try_from(self.settings.careful).unwrap_or(i64::MAX);
-                let careful_below = if unclean { next + careful } else { old.careful_below };
+                let careful = if unclean { careful(next, group, self.settings.careful) } else { old.careful };
                 self.log.seek(at, next).await?;
                 let part = Part {
                     ready: true,
@@ -514,7 +514,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     next,
                     floor: next,
                     looked: next,
-                    careful_below,
+                    careful,
                 };
                 self.state.parts.insert(at, part);
             }
@@ -524,15 +524,22 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             let look = Look {
                 steps: self.senders(),
                 from: sent::least(&ends, doubtful.values()),
-                causes: doubtful.keys().copied().collect(),
+                causes: doubtful.keys().map(|at| (*at, self.state.parts[at].next)).collect(),
             };
             let found = self.log.find(&look).await;
             self.state.need_producer |= found.is_err();
             self.state.found = found?;
-            let parts = &self.state.parts;
-            self.state.found.records.retain(|(at, offset), _| parts.get(at).is_some_and(|it| *offset >= it.next));
+            if self.state.found.cut {
+                tracing::warn!(
+                    step = self.settings.step,
+                    "what was sent last is older than its topic keeps it; what cannot be told is sent again"
+                );
+            }
+            let standing: BTreeSet<TopicPartition> = self.state.found.records.keys().map(|(at, _)| *at).collect();
+            floors.extend(look.causes.into_iter().filter(|(at, _)| !standing.contains(at)));
         }
-        // The first time, all that the group has committed counts as standing.
+        // The first time, all that the group has committed counts as standing. Where nothing was found, nothing need be
+        // looked for in what was read just now.
         self.note(&floors, &sent::whole(&ends)).await?;
         if !tell.is_empty() {
             self.transact(&[], &tell).await?;
@@ -556,7 +563,11 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             if record.offset < part.next {
                 continue;
             }
-            if record.offset < part.careful_below {
+            if part.careful.contains(&record.offset) {
+                // In their order: what comes before may be one that need not be done alone.
+                if !together.is_empty() {
+                    self.batch(std::mem::take(&mut together), None).await?;
+                }
                 add(&self.counters.careful_records, 1);
                 // Once for this start of the process: a failure that it survives is not the record's.
                 let attempts = match self.state.tried.get(&(record.at, record.offset)) {
@@ -624,7 +635,10 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     }
                 }
             }
-            self.leave_out_what_stands(record, &mut outgoing, before);
+            if !self.leave_out_what_stands(record, &mut outgoing, before) {
+                let letter = dead(&codec, &self.settings.step, record, HALF).map_err(Trouble::Stop)?;
+                outgoing.push(letter);
+            }
             if outgoing.len() >= self.settings.hand_over && self.broken != Some(Broken::OffsetsBeforeOutput) {
                 // Until this transaction's end is known, our producer must not begin another.
                 self.state.sending = true;
@@ -680,28 +694,20 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     }
 
     /// Of what was made of a record (in `outgoing` from `first` on), leaves out what stands on its topic already, and
-    /// what whoever reads that will make of it.
-    fn leave_out_what_stands(&self, record: &LogRecord, outgoing: &mut Vec<Outgoing>, first: usize) {
+    /// what whoever reads that will make of it. False: a part stands that nobody would take further.
+    fn leave_out_what_stands(&self, record: &LogRecord, outgoing: &mut Vec<Outgoing>, first: usize) -> bool {
         let Some(there) = self.state.found.records.get(&(record.at, record.offset)) else {
-            return;
+            return true;
         };
-        let mut made = outgoing.split_off(first);
+        // Dead letters are named after the place.
+        let place = Headers::default().id_or_place(record.at.topic, record.at.partition, record.offset);
+        let made = outgoing.split_off(first);
+        let standing = descendants([record.event_id(), place], there, &made);
         let all = made.len();
-        let mut others: BTreeSet<EventId> = BTreeSet::new();
-        made.retain(|it| {
-            let standing = there.iter().find(|there| Some(there.event_id) == it.headers.event_id);
-            let by_others = it.headers.cause_id.is_some_and(|id| others.contains(&id));
-            if by_others || standing.is_some_and(|it| !it.fused) {
-                others.extend(it.headers.event_id);
-            }
-            standing.is_none() && !by_others
-        });
-        if made.len() == all {
-            // Decided otherwise this time, with other reference data: what stands holds.
-            made.clear();
-        }
-        add(&self.counters.found_sent, all - made.len());
-        outgoing.append(&mut made);
+        let (mut missing, whole) = missing(&standing, made);
+        add(&self.counters.found_sent, all - missing.len());
+        outgoing.append(&mut missing);
+        whole
     }
 
     /// Asks the registry for the schemas that these records were written with and we do not know.
@@ -759,6 +765,59 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         }
         Ok(())
     }
+}
+
+/// Records that a step does one by one after an unclean start: as many from where the group had committed, for what comes
+/// before did not end the process. `next` is where it starts: what was seen to stand lags behind.
+fn careful(next: i64, group: Option<i64>, many: usize) -> Range<i64> {
+    let from = group.map_or(next, |group| group.max(next));
+    from..from.saturating_add(i64::try_from(many).unwrap_or(i64::MAX))
+}
+
+/// Those that were made of one of these, or of what was made of them. Others may have headers copied from elsewhere.
+fn descendants<'a>(roots: [EventId; 2], there: &'a [FoundRecord], made: &[Outgoing]) -> Vec<&'a FoundRecord> {
+    let mut known = BTreeSet::from(roots);
+    // One that stands may have been made of one that does not.
+    known.extend(made.iter().filter_map(|it| it.headers.event_id));
+    let mut rest: Vec<&FoundRecord> = there.iter().collect();
+    let mut kept = Vec::new();
+    loop {
+        let (ours, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|it| known.contains(&it.cause_id));
+        if ours.is_empty() {
+            return kept;
+        }
+        known.extend(ours.iter().map(|it| it.event_id));
+        kept.extend(ours);
+        rest = others;
+    }
+}
+
+/// What is to be sent of what was made of a record of which something stands: not that, and not what whoever reads that
+/// will make of it. Decided otherwise this time, with other reference data, what stands holds. False: something stands
+/// that bears the mark of a fused instance, so that nobody takes it further, we do not either, and no dead letter says so.
+fn missing(standing: &[&FoundRecord], mut made: Vec<Outgoing>) -> (Vec<Outgoing>, bool) {
+    let all = made.len();
+    if standing.is_empty() {
+        return (made, true);
+    }
+    let mut others: BTreeSet<EventId> = BTreeSet::new();
+    let taken_further = |id: EventId, made: &[Outgoing]| {
+        standing.iter().any(|it| it.cause_id == id) || made.iter().any(|it| it.headers.cause_id == Some(id))
+    };
+    let whole = standing.iter().all(|it| !it.fused || taken_further(it.event_id, &made));
+    made.retain(|it| {
+        let standing = standing.iter().find(|there| Some(there.event_id) == it.headers.event_id);
+        let by_others = it.headers.cause_id.is_some_and(|id| others.contains(&id));
+        if by_others || standing.is_some_and(|it| !it.fused) {
+            others.extend(it.headers.event_id);
+        }
+        standing.is_none() && !by_others
+    });
+    if made.len() == all {
+        made.retain(|it| !whole && it.topic == Topic::DeadLetters);
+    }
+    let told = made.iter().any(|it| it.topic == Topic::DeadLetters);
+    (made, whole || told)
 }
 
 /// What a batch sent, told once it is committed.
@@ -898,4 +957,70 @@ fn dead(codec: &Codec, step: &str, record: &LogRecord, why: &str) -> Result<Outg
         traceparent: record.headers.traceparent.clone(),
     };
     dead_letters::row(codec, step, record, &cause, why, record.timestamp).map(Outgoing::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u32) -> EventId {
+        EventId::of_step("test", EventId::default(), number)
+    }
+
+    fn stands(event: u32, cause: EventId, fused: bool) -> FoundRecord {
+        FoundRecord { event_id: id(event), cause_id: cause, step: 0, fused }
+    }
+
+    fn makes(topic: Topic, event: u32, cause: EventId) -> Outgoing {
+        let headers = Headers { event_id: Some(id(event)), cause_id: Some(cause), ..Headers::default() };
+        Outgoing { topic, key: Vec::new(), value: Vec::new(), headers }
+    }
+
+    #[test]
+    fn what_stands_is_not_sent_again_and_what_nobody_would_take_further_is_not_lost() {
+        // The record, and the place that dead letters are named after.
+        let (record, place) = (id(1), id(2));
+        let letter = || makes(Topic::DeadLetters, 90, place);
+        let chain = || {
+            let received = makes(Topic::OrdersReceived, 10, record);
+            vec![received, makes(Topic::OrdersEnriched, 11, id(10)), makes(Topic::OrdersValidated, 12, id(11))]
+        };
+        let one = || vec![makes(Topic::OrdersReceived, 10, record)];
+        let foreign = stands(77, id(76), false);
+        let cases: [(_, _, _, &[u32], _); 11] = [
+            ("nothing", vec![], chain(), &[10, 11, 12], true),
+            ("somebody's with copied headers", vec![foreign.clone()], chain(), &[10, 11, 12], true),
+            (
+                "all",
+                vec![stands(10, record, true), stands(11, id(10), true), stands(12, id(11), false)],
+                chain(),
+                &[],
+                true,
+            ),
+            ("the first of a fused instance", vec![stands(10, record, true)], chain(), &[11, 12], true),
+            ("the first of one that ran apart", vec![stands(10, record, false)], chain(), &[], true),
+            ("only the middle", vec![stands(11, id(10), true)], chain(), &[10, 12], true),
+            ("a dead letter, decided otherwise now", vec![stands(90, place, false)], chain(), &[], true),
+            ("the whole, a dead letter now", vec![stands(10, record, false)], vec![letter()], &[], true),
+            ("a half, a dead letter now", vec![stands(10, record, true)], vec![letter()], &[90], true),
+            ("a half that goes no further now", vec![stands(10, record, true)], one(), &[], false),
+            ("a half and somebody's", vec![stands(10, record, true), foreign], one(), &[], false),
+        ];
+        for (what, there, made, sent, whole) in cases {
+            let standing = descendants([record, place], &there, &made);
+            let (missing, is_whole) = missing(&standing, made);
+            let ids: Vec<Option<EventId>> = missing.iter().map(|it| it.headers.event_id).collect();
+            let sent: Vec<Option<EventId>> = sent.iter().map(|it| Some(id(*it))).collect();
+            assert_eq!((ids, is_whole), (sent, whole), "{what}");
+        }
+    }
+
+    #[test]
+    fn records_that_the_group_committed_did_not_end_the_process() {
+        for (next, group, range) in
+            [(10, None, 10..210), (10, Some(10), 10..210), (10, Some(5_000), 5_000..5_200), (10, Some(3), 10..210)]
+        {
+            assert_eq!(careful(next, group, 200), range, "{next} {group:?}");
+        }
+    }
 }

@@ -2,6 +2,10 @@
 
 use std::{
     collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,6 +19,8 @@ use kept_store::seam::{Ends, TopicPartition};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
+    producer::{BaseProducer, BaseRecord, Producer},
+    types::RDKafkaErrorCode,
 };
 
 struct Broker {
@@ -31,12 +37,17 @@ impl Broker {
         Self { brokers, prefix: format!("t{nanos}.{name}."), admin }
     }
 
+    /// These, and the one that every producer of ours begins with.
     async fn create(&self, topics: &[Topic], partitions: i32) {
-        let names: Vec<String> = topics.iter().map(|topic| format!("{}{topic}", self.prefix)).collect();
+        let topics = topics.iter().chain([&Topic::DeadLetters]);
+        let names: Vec<String> = topics.map(|topic| format!("{}{topic}", self.prefix)).collect();
         let new: Vec<NewTopic<'_>> =
             names.iter().map(|name| NewTopic::new(name, partitions, TopicReplication::Fixed(1))).collect();
         for result in self.admin.create_topics(&new, &AdminOptions::new()).await.expect("asked") {
-            result.expect("created");
+            match result {
+                Err((name, RDKafkaErrorCode::TopicAlreadyExists)) if name.ends_with(Topic::DeadLetters.name()) => {}
+                made => drop(made.expect("created")),
+            }
         }
     }
 
@@ -242,6 +253,7 @@ async fn a_member_of_an_earlier_generation_cannot_commit() {
 /// A record that a step made of the record at an offset of our input.
 fn made(step: &'static str, partition: i32, offset: i64) -> Outgoing {
     let mut it = outgoing(OUT, "k", &format!("{step} {partition}/{offset}"));
+    it.headers.cause_id = Some(EventId::default());
     it.headers.step = Some(step.into());
     it.headers.cause = Some((IN.name().into(), partition, offset));
     it
@@ -290,7 +302,7 @@ async fn what_stands_is_found_by_the_record_it_came_of_and_what_a_new_producer_f
     let mut two = broker.log("g", "same", &[IN]);
     two.renew_producer(&[OUT]).await.expect("a producer");
     assert!(one.confirm().await.is_err(), "it is not the only one any more");
-    let look = |from: Ends| Look { steps: vec!["us".into()], from, causes: vec![ours[0]] };
+    let look = |from: Ends| Look { steps: vec!["us".into()], from, causes: BTreeMap::from([(ours[0], 0)]) };
     let all = two.find(&look(written.keys().map(|at| (*at, 0)).collect())).await.expect("found");
     let found: Vec<i64> = all.records.keys().map(|(_, offset)| *offset).collect();
     assert_eq!((found, all.cut), (vec![7, 9], false));
@@ -300,6 +312,52 @@ async fn what_stands_is_found_by_the_record_it_came_of_and_what_a_new_producer_f
     assert!(later.records.is_empty(), "what was open was aborted: {later:?}");
     let beyond = two.find(&look(written.keys().map(|at| (*at, 1_000)).collect())).await.expect("found");
     assert_eq!(beyond.records.len(), 2, "a topic that ends before is another one; all of it is looked at");
+}
+
+#[tokio::test]
+async fn a_transaction_that_does_not_end_is_not_waited_for_longer_because_others_write() {
+    let broker = Broker::there("open");
+    broker.create(&[IN, OUT], 2).await;
+    let mut log = broker.log("g", "same", &[IN]);
+    log.renew_producer(&[]).await.expect("a producer");
+    let at = |partition| TopicPartition { topic: OUT, partition };
+    let name = format!("{}{OUT}", broker.prefix);
+    let other: BaseProducer = client_config(&broker.brokers, &BTreeMap::new())
+        .set("transactional.id", format!("{}other", broker.prefix))
+        .set("transaction.timeout.ms", "60000")
+        .create()
+        .expect("a producer");
+    other.init_transactions(Duration::from_secs(20)).expect("ready");
+    other.begin_transaction().expect("begun");
+    other.send(BaseRecord::to(&name).partition(0).key("k").payload("open")).expect("sent");
+    let writer: BaseProducer = client_config(&broker.brokers, &BTreeMap::new()).create().expect("a producer");
+    let theirs = name.clone();
+    let write = move |count: usize| {
+        for _ in 0..count {
+            writer.send(BaseRecord::to(&theirs).partition(1).key("k").payload("more")).expect("sent");
+        }
+        writer.flush(Duration::from_secs(10)).expect("there");
+    };
+    write(1);
+    other.flush(Duration::from_secs(10)).expect("there");
+    let look = Look { steps: vec!["us".into()], from: [(at(0), 0), (at(1), 0)].into(), causes: BTreeMap::new() };
+    let began = Instant::now();
+    let done = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&done);
+    let busy = std::thread::spawn(move || {
+        while !until.load(Ordering::Relaxed) && began.elapsed() < Duration::from_secs(40) {
+            write(200);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let found = log.find(&look).await;
+    done.store(true, Ordering::Relaxed);
+    busy.join().expect("it wrote");
+    let error = found.expect_err("it is open").to_string();
+    assert!(error.contains("orders.paid/0 is open"), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(30), "it took {:?}", began.elapsed());
+    other.abort_transaction(Duration::from_secs(10)).expect("ended");
+    assert!(log.find(&look).await.expect("found").records.is_empty());
 }
 
 #[tokio::test]

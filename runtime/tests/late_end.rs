@@ -37,7 +37,8 @@ async fn an_end_that_was_tried_twice_is_noticed_and_its_first_try_hits_nothing_a
     let prefix = format!("late{nanos}.");
     let admin: AdminClient<DefaultClientContext> =
         client_config(&brokers, &BTreeMap::new()).create().expect("admin client");
-    let names = [format!("{prefix}{}", Topic::PaymentsReceived), format!("{prefix}{}", Topic::OrdersPaid)];
+    let topics = [Topic::PaymentsReceived, Topic::OrdersPaid, Topic::DeadLetters];
+    let names = topics.map(|topic| format!("{prefix}{topic}"));
     let new: Vec<NewTopic<'_>> = names.iter().map(|it| NewTopic::new(it, 1, TopicReplication::Fixed(1))).collect();
     admin.create_topics(&new, &AdminOptions::new()).await.expect("created");
 

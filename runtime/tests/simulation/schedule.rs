@@ -33,7 +33,7 @@ use kept_schemas::{
     inbound::{Inbound, OrderReceived},
     inputs::{CommandReceived, PaymentReceived},
 };
-use kept_store::seam::{Rules, TopicPartition};
+use kept_store::seam::{Ends, Rules, TopicPartition};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 
@@ -123,6 +123,8 @@ pub struct Schedule {
     anew_at: Option<u64>,
     /// What happens once everything is at rest, one after the other, with a minute after each.
     rests: VecDeque<Rest>,
+    /// Where everything ended when a long quiet rest began.
+    quiet: Option<Ends>,
     /// The version of reference data; another one every few seconds, but where `plain`.
     reference: Arc<AtomicI64>,
     plain: bool,
@@ -140,6 +142,9 @@ pub struct Schedule {
 thread_local! {
     static CODEC: Arc<Codec> = Arc::new(offline());
 }
+
+/// So long is a quiet rest, in milliseconds: steps that have nothing to do look and note now and then.
+const QUIET: u64 = 150_000;
 
 /// Every partition of some topics.
 pub fn places(topics: &[Topic]) -> impl Iterator<Item = TopicPartition> {
@@ -195,6 +200,7 @@ impl Schedule {
             next_worker: 0,
             arrivals: Vec::new(),
             anew_at,
+            quiet: None,
             rests: match seed % 8 {
                 0 if anew_at.is_none() && broken.is_none() => VecDeque::from([Rest::Quiet, Rest::Forget]),
                 2 if broken.is_none() => std::iter::repeat_n(Rest::LetGo, 6).collect(),
@@ -378,6 +384,7 @@ impl Schedule {
                 if now >= looked + 500 {
                     looked = now;
                     if self.arrivals.is_empty() && self.anew_at.is_none() && self.settled() {
+                        self.judge_quiet()?;
                         let Some(next) = self.rests.pop_front() else {
                             break;
                         };
@@ -387,7 +394,7 @@ impl Schedule {
                             continue;
                         }
                         self.rest(next, now);
-                        looked = now + 60_000;
+                        looked = now + if self.quiet.is_some() { QUIET } else { 60_000 };
                     }
                 }
                 if now > since + 600_000 {
@@ -402,6 +409,9 @@ impl Schedule {
             self.turn(now, kill_rate, pause_rate, calm_since.is_some())?;
         }
         let world = self.world.borrow();
+        if world.unfenced > 0 && self.broken != Some(Broken::OffsetsBeforeOutput) {
+            return Err(format!("{} transactions had records and no offset", world.unfenced));
+        }
         match self.scene {
             // What is gone cannot be judged.
             _ if self.misfit.is_some() => {}
@@ -432,10 +442,31 @@ impl Schedule {
         }
     }
 
+    /// After a long quiet time nobody must look for what it sent among what others sent before it.
+    fn judge_quiet(&mut self) -> Result<(), String> {
+        let Some(ends) = self.quiet.take() else {
+            return Ok(());
+        };
+        if self.broken.is_some() || self.misfit.is_some() || self.slots.iter().any(|it| it.stopped.is_some()) {
+            return Ok(());
+        }
+        for (row, it) in &self.world.borrow().store.progress {
+            let behind = it.sent_from.iter().find(|(at, from)| ends.get(at).is_some_and(|end| *from < end));
+            if let Some((at, from)) = behind {
+                return Err(format!("{row:?} looks on {}/{} from {from} on, of {}", at.topic, at.partition, ends[at]));
+            }
+        }
+        Ok(())
+    }
+
     fn rest(&mut self, what: Rest, now: u64) {
         self.world.borrow().say(|| format!("at rest: {what:?}"));
         match what {
-            Rest::Quiet => {}
+            Rest::Quiet => {
+                let world = self.world.borrow();
+                let all = places(Topic::ALL).filter(|at| world.topics.contains_key(&at.topic));
+                self.quiet = Some(all.map(|at| (at, world.extent(at).1)).collect());
+            }
             Rest::Forget => {
                 self.world.borrow_mut().forget();
                 if self.seed.is_multiple_of(16) {

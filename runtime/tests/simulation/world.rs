@@ -14,7 +14,7 @@ use std::{
 };
 
 use kept_runtime::log::{Ask, Change, End, Ended, Found, Log, LogError, LogRecord, Look, Outgoing, Polled, TopicFacts};
-use kept_schemas::{Micros, Topic};
+use kept_schemas::{Headers, Micros, Topic};
 use kept_store::seam::TopicPartition;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -161,6 +161,8 @@ pub struct World {
     pub paused: BTreeSet<usize>,
     pub late_applied: usize,
     pub ends_lost: usize,
+    /// Transactions with records and no offset that were committed: nobody would refuse them to a stale owner.
+    pub unfenced: usize,
 }
 
 impl World {
@@ -184,6 +186,7 @@ impl World {
             paused: BTreeSet::new(),
             late_applied: 0,
             ends_lost: 0,
+            unfenced: 0,
         }
     }
 
@@ -410,7 +413,9 @@ impl World {
         };
         for at in places(topics).filter(|at| self.topics.contains_key(&at.topic)).collect::<Vec<_>>() {
             self.txns[txn].fates.insert(Touched::Partition(at), Fate::Open);
-            self.append(at, None, Some(txn));
+            // Were it ever seen, the judge would see a record that nobody made.
+            let nothing = Outgoing { topic: at.topic, key: Vec::new(), value: Vec::new(), headers: Headers::default() };
+            self.append(at, Some(nothing), Some(txn));
         }
         self.add_offsets(id, epoch, group, &[]);
         self.end_txn(id, epoch, false);
@@ -888,7 +893,10 @@ impl Log for ModelLog {
         self.epoch = self.world.borrow_mut().init(&self.id);
         hop(&self.world).await;
         self.world.borrow_mut().sweep(&self.id, self.epoch, &self.group, outputs);
-        hop(&self.world).await;
+        let ends = self.ends(outputs).await?;
+        for (at, it) in ends {
+            self.settled(at, it.end).await?;
+        }
         Ok(())
     }
 
@@ -924,26 +932,13 @@ impl Log for ModelLog {
             look.from.iter().map(|(&at, &from)| (at, from, it.extent(at).1)).collect()
         };
         for (at, from, end) in ends {
-            let until = self.world.borrow().now + 15_000;
-            loop {
-                hop(&self.world).await;
-                {
-                    let mut it = self.world.borrow_mut();
-                    it.tick();
-                    if it.stable_end(at) >= end {
-                        let start = it.extent(at).0;
-                        found.cut |= from < start;
-                        let from = if from > end { start } else { from.max(start) };
-                        let (records, _) = it.committed(at, from, usize::MAX);
-                        records.iter().filter(|it| it.offset < end).for_each(|it| found.note(look, &it.headers));
-                        break;
-                    }
-                    if it.now >= until {
-                        return Err(LogError::Retry(format!("a transaction on {}/{} is open", at.topic, at.partition)));
-                    }
-                }
-                nap(&self.world, 100).await;
-            }
+            self.settled(at, end).await?;
+            let it = self.world.borrow();
+            let start = it.extent(at).0;
+            found.cut |= from < start;
+            let from = if from > end { start } else { from.max(start) };
+            let (records, _) = it.committed(at, from, usize::MAX);
+            records.iter().filter(|it| it.offset < end).for_each(|it| found.note(look, &it.headers));
         }
         Ok(found)
     }
@@ -999,6 +994,25 @@ impl ModelLog {
         Ok(())
     }
 
+    /// Waits until no transaction is open below `end`.
+    async fn settled(&self, at: TopicPartition, end: i64) -> Result<(), LogError> {
+        let until = self.world.borrow().now + 15_000;
+        loop {
+            hop(&self.world).await;
+            {
+                let mut it = self.world.borrow_mut();
+                it.tick();
+                if it.stable_end(at) >= end {
+                    return Ok(());
+                }
+                if it.now >= until {
+                    return Err(LogError::Retry(format!("a transaction on {}/{} is open", at.topic, at.partition)));
+                }
+            }
+            nap(&self.world, 100).await;
+        }
+    }
+
     async fn finish(&mut self, begun: bool, offsets: &[(TopicPartition, i64)], meta: &Meta) -> Ended {
         hop(&self.world).await;
         if !offsets.is_empty() {
@@ -1011,6 +1025,8 @@ impl ModelLog {
             }
         } else if !begun {
             return Ended::Committed;
+        } else {
+            self.world.borrow_mut().unfenced += 1;
         }
         self.end(true).await
     }
