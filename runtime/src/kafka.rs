@@ -862,13 +862,16 @@ impl Log for KafkaLog {
         })?;
         ends.recycle.store(false, Ordering::SeqCst);
         let fresh = Transactional { producer, ends };
-        // Else our next commit could make visible what this aborts.
-        let swept = self.sweep(&fresh, outputs).and_then(|()| outputs::settled(&self.admin, &self.settings, outputs));
+        let swept = self.sweep(&fresh, outputs);
         match swept {
             Ok(()) => self.producer = Some(fresh),
             Err(_) => drop_within(fresh, Duration::from_secs(2)),
         }
         swept
+    }
+
+    async fn settled(&mut self, topics: &[Topic]) -> Result<(), LogError> {
+        outputs::settled(&self.admin, &self.settings, topics)
     }
 
     async fn rejoin(&mut self) -> Result<(), LogError> {

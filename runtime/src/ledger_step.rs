@@ -246,6 +246,9 @@ struct State<M> {
     watching: Watching,
     /// What may be sent to.
     outputs: Vec<Topic>,
+    /// It was not seen yet that the end of our producer's first transaction, an abort, is written: our next commit could
+    /// make visible what that aborts.
+    unsettled: bool,
     /// Records whose attempt this process has counted, and the count.
     tried: BTreeMap<(TopicPartition, i64), i32>,
 }
@@ -283,6 +286,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 polls: 0,
                 watching: Watching::default(),
                 outputs: sent::of_ledger(),
+                unsettled: false,
                 tried: BTreeMap::new(),
             },
         }
@@ -456,7 +460,9 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
             let swept = if self.broken == Some(Broken::NotSwept) { &[] } else { &self.state.outputs[..] };
             self.log.renew_producer(swept).await?;
-            self.state.watching.renewed();
+            let ends = self.log.ends(&self.state.outputs).await?;
+            self.state.watching.swept(&ends, self.log.now());
+            self.state.unsettled = !swept.is_empty();
         }
         if self.state.had_producer {
             add(&self.counters.recycled_producers, 1);
@@ -533,6 +539,13 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             let (at, part, it) = self.position(facts).await?;
             open.insert(at, it);
             self.state.parts.insert(at, part);
+        }
+        // Only now: a step whose topic was made anew stops, whatever is open.
+        if self.state.unsettled {
+            let settled = self.log.settled(&self.state.outputs).await;
+            self.state.need_producer |= settled.is_err();
+            settled?;
+            self.state.unsettled = false;
         }
         // Asked before anything is sent: what is not sent again from here on stands below.
         let ends = self.log.ends(&self.state.outputs).await?;

@@ -247,9 +247,13 @@ pub trait Log {
 
     /// A new producer under the same transactional id: whatever the old one left is finished or aborted, and
     /// nothing of it can arrive later. `outputs`: topics on which the broker may have lost the end of what the old one
-    /// left. Such records would become visible with the next commit; they are aborted, and the end of that is written
-    /// when this returns.
+    /// left. Such records would become visible with the next commit; they are aborted. So would be what this aborts:
+    /// [`Log::settled`] before anything is sent.
     async fn renew_producer(&mut self, outputs: &[Topic]) -> Result<(), LogError>;
+
+    /// Waits until no transaction is open below where these topics end now. An error: one stays open; if it is ours, a new
+    /// producer ends it.
+    async fn settled(&mut self, topics: &[Topic]) -> Result<(), LogError>;
 
     /// Whether our producer is still the one of its transactional id, and has been until now. An error: it is not, or it
     /// cannot be told; then a new producer must follow.

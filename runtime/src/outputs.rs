@@ -63,7 +63,7 @@ pub(crate) fn ends(
     Ok(end.into_iter().map(|(at, end)| (at, End { end, stable: stable.get(&at).copied().unwrap_or(0) })).collect())
 }
 
-/// Waits until no transaction is open below where these topics end now.
+/// See [`crate::log::Log::settled`].
 pub(crate) fn settled(admin: &Admin, settings: &KafkaSettings, topics: &[Topic]) -> Result<(), LogError> {
     let asked = ends(admin, settings, topics)?;
     let until = Instant::now() + PATIENCE;

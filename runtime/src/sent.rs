@@ -74,6 +74,8 @@ impl Watch {
 #[derive(Debug, Default)]
 pub(crate) struct Watching {
     sent: Option<Watch>,
+    /// The end of the transaction that a new producer begins with.
+    swept: Option<Watch>,
     /// Something was sent since the watch over it began.
     unwatched: bool,
     /// Times in a row that there was nothing to look for.
@@ -102,8 +104,9 @@ enum Seen {
 
 impl Watching {
     /// A new producer was made; nothing was sent with it yet. It may have aborted what the old one left.
-    pub fn renewed(&mut self) {
+    pub fn swept(&mut self, ends: &BTreeMap<TopicPartition, End>, now: Duration) {
         (self.sent, self.unwatched) = (None, false);
+        self.swept = Some(Watch::new(Floors::new(), ends, now));
     }
 
     /// A transaction is going to end.
@@ -150,7 +153,7 @@ impl Watching {
     }
 
     fn due(&mut self, done: &[Done]) -> Due {
-        if done.iter().any(|it| it.noted < it.upto) || self.sent.is_some() || self.unwatched {
+        if done.iter().any(|it| it.noted < it.upto) || self.sent.is_some() || self.swept.is_some() || self.unwatched {
             self.idle = 0;
             return Due::Look;
         }
@@ -164,24 +167,29 @@ impl Watching {
 
     /// `done`: committed by now. `ends`: asked just now; no transaction of ours is open.
     fn look(&mut self, done: Floors, ends: &BTreeMap<TopicPartition, End>, now: Duration) -> Seen {
+        let swept = self.swept.as_ref().map(|it| it.standing(ends, now));
+        if swept == Some(Standing::Written) {
+            self.swept = None;
+        }
         let latest = Watch::new(done, ends, now);
         // In a quiet moment there is nothing to wait for.
         if latest.standing(ends, now) == Standing::Written {
             (self.sent, self.unwatched) = (None, false);
             return Seen::Stands(latest.floors, latest.ends);
         }
-        match self.sent.as_ref().map(|it| it.standing(ends, now)) {
-            Some(Standing::Written) => {
+        let sent = self.sent.as_ref().map(|it| it.standing(ends, now));
+        match (sent, swept) {
+            (Some(Standing::Written), _) => {
                 self.unwatched = false;
                 let before = self.sent.replace(latest);
                 before.map_or(Seen::Nothing, |it| Seen::Stands(it.floors, it.ends))
             }
-            Some(Standing::Overdue(at)) => Seen::Overdue(at),
-            Some(Standing::NotYet) => Seen::Nothing,
-            None => {
+            (Some(Standing::Overdue(at)), _) | (_, Some(Standing::Overdue(at))) => Seen::Overdue(at),
+            (None, _) => {
                 (self.sent, self.unwatched) = (Some(latest), false);
                 Seen::Nothing
             }
+            _ => Seen::Nothing,
         }
     }
 }
@@ -278,6 +286,19 @@ mod tests {
             let due = if turn == IDLE_EVERY { Due::Confirm } else { Due::Nothing };
             assert_eq!(it.due(&[]), due, "without partitions, {turn}");
         }
+    }
+
+    #[test]
+    fn who_has_nothing_to_do_sees_to_it_that_the_end_of_its_own_first_transaction_is_written() {
+        let seconds = Duration::from_secs;
+        let mut it = Watching::default();
+        assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
+        it.swept(&ends(&[(0, 10, 12)]), seconds(1));
+        assert_eq!(it.due(&[]), Due::Look);
+        assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(20)), Seen::Nothing);
+        assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(27)), Seen::Overdue(at(0)));
+        let written = Seen::Stands(Floors::new(), Ends::from([(at(0), 50)]));
+        assert_eq!(it.look(Floors::new(), &ends(&[(0, 50, 50)]), seconds(28)), written, "what the old one sent is not");
     }
 
     #[test]

@@ -186,6 +186,8 @@ struct State<M> {
     /// Polls since the last look at all topics.
     polls: u32,
     watching: Watching,
+    /// As the ledger step's.
+    unsettled: bool,
     /// What stands already of what comes next.
     found: Found,
     /// Records whose attempt this process has counted, and the count.
@@ -228,6 +230,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 batch,
                 polls: 0,
                 watching: Watching::default(),
+                unsettled: false,
                 found: Found::default(),
                 tried: BTreeMap::new(),
             },
@@ -306,7 +309,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
                 let swept = if self.broken == Some(Broken::NotSwept) { Vec::new() } else { self.outputs() };
                 self.log.renew_producer(&swept).await?;
-                self.state.watching.renewed();
+                let ends = self.log.ends(&self.outputs()).await?;
+                self.state.watching.swept(&ends, self.log.now());
+                self.state.unsettled = !swept.is_empty();
             }
             if self.state.had_producer {
                 add(&self.counters.recycled_producers, 1);
@@ -519,7 +524,15 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 self.state.parts.insert(at, part);
             }
         }
-        let ends = self.log.ends(&self.outputs()).await?;
+        // Only now: a step whose topic was made anew stops, whatever is open.
+        let outputs = self.outputs();
+        if self.state.unsettled {
+            let settled = self.log.settled(&outputs).await;
+            self.state.need_producer |= settled.is_err();
+            settled?;
+            self.state.unsettled = false;
+        }
+        let ends = self.log.ends(&outputs).await?;
         if !doubtful.is_empty() && self.broken != Some(Broken::NotLookedFor) {
             let look = Look {
                 steps: self.senders(),

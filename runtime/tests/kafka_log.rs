@@ -11,7 +11,7 @@ use std::{
 
 use kept_runtime::{
     kafka::{KafkaLog, KafkaOutbox, KafkaSettings, Member, client_config},
-    log::{Ask, Change, End, Ended, Log, LogRecord, Look, Outgoing, Polled, TopicFacts},
+    log::{Ask, Change, End, Ended, Log, LogError, LogRecord, Look, Outgoing, Polled, TopicFacts},
     timers::Outbox,
 };
 use kept_schemas::{EventId, Headers, Topic};
@@ -92,7 +92,12 @@ fn outgoing(topic: Topic, key: &str, value: &str) -> Outgoing {
 async fn assigned(log: &mut KafkaLog) -> (Vec<TopicPartition>, Member) {
     let until = Instant::now() + Duration::from_secs(30);
     while Instant::now() < until {
-        let polled = log.poll(10, Duration::from_millis(100)).await.expect("polls");
+        let polled = match log.poll(10, Duration::from_millis(100)).await {
+            Ok(polled) => polled,
+            // A topic has no leader right after it was made.
+            Err(LogError::Retry(_)) => continue,
+            Err(error) => panic!("{error}"),
+        };
         assert!(polled.records.is_empty(), "nothing is read before a seek");
         if let (Some(Change::Assigned(ours)), Some(meta)) = (polled.changes.last(), polled.meta) {
             return (ours.clone(), meta);
@@ -105,8 +110,12 @@ async fn read(log: &mut KafkaLog, count: usize) -> Vec<LogRecord> {
     let until = Instant::now() + Duration::from_secs(20);
     let mut records = Vec::new();
     while records.len() < count && Instant::now() < until {
-        let Polled { records: more, .. } = log.poll(1000, Duration::from_millis(100)).await.expect("polls");
-        records.extend(more);
+        match log.poll(1000, Duration::from_millis(100)).await {
+            Ok(Polled { records: more, .. }) => records.extend(more),
+            // A topic has no leader right after it was made.
+            Err(LogError::Retry(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
     }
     records
 }

@@ -893,9 +893,13 @@ impl Log for ModelLog {
         self.epoch = self.world.borrow_mut().init(&self.id);
         hop(&self.world).await;
         self.world.borrow_mut().sweep(&self.id, self.epoch, &self.group, outputs);
-        let ends = self.ends(outputs).await?;
-        for (at, it) in ends {
-            self.settled(at, it.end).await?;
+        hop(&self.world).await;
+        Ok(())
+    }
+
+    async fn settled(&mut self, topics: &[Topic]) -> Result<(), LogError> {
+        for (at, it) in self.ends(topics).await? {
+            self.settled_at(at, it.end).await?;
         }
         Ok(())
     }
@@ -932,7 +936,7 @@ impl Log for ModelLog {
             look.from.iter().map(|(&at, &from)| (at, from, it.extent(at).1)).collect()
         };
         for (at, from, end) in ends {
-            self.settled(at, end).await?;
+            self.settled_at(at, end).await?;
             let it = self.world.borrow();
             let start = it.extent(at).0;
             found.cut |= from < start;
@@ -995,7 +999,7 @@ impl ModelLog {
     }
 
     /// Waits until no transaction is open below `end`.
-    async fn settled(&self, at: TopicPartition, end: i64) -> Result<(), LogError> {
+    async fn settled_at(&self, at: TopicPartition, end: i64) -> Result<(), LogError> {
         let until = self.world.borrow().now + 15_000;
         loop {
             hop(&self.world).await;
