@@ -62,14 +62,7 @@ pub fn steps() -> Vec<Step> {
             "other teams and `kept send`: bodies, whole orders, payments, commands, reports and counts",
             false,
             &[],
-            &[
-                Topic::ChannelsInbound,
-                Topic::OrdersReceived,
-                Topic::PaymentsReceived,
-                Topic::CommandsReceived,
-                Topic::OutcomesReceived,
-                Topic::StockCounted,
-            ],
+            Topic::FROM_OTHERS,
         ),
         step("normalise", "makes one form of every channel's", true, NORMALISE.inputs, &dead(NORMALISE.outputs)),
         step(

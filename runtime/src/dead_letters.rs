@@ -1,7 +1,7 @@
 //! Records that cannot be read: kept whole, with the reason, where an engineer finds them.
 
 use kept_processors::ledger::Cause;
-use kept_schemas::{Codec, CodecError, Headers, Micros, Topic, Wire, events::DeadLetter};
+use kept_schemas::{Codec, CodecError, Micros, Topic, Wire, events::DeadLetter};
 use kept_store::seam::JournalRow;
 
 use crate::{ledger_step::headers, log::LogRecord};
@@ -52,8 +52,7 @@ pub fn row(
 ) -> Result<JournalRow, String> {
     let wire = encode(codec, letter(step, record, reason, at)).map_err(|error| error.to_string())?;
     // Named after its place: two unreadable records under one event id are two dead letters.
-    let place = Headers::default().id_or_place(record.at.topic, record.at.partition, record.offset);
-    let cause = &Cause { event_id: place, ..cause.clone() };
+    let cause = &Cause { event_id: record.place_id(), ..cause.clone() };
     Ok(JournalRow {
         journal_id: 0,
         topic: Topic::DeadLetters,

@@ -870,10 +870,6 @@ impl Log for KafkaLog {
         swept
     }
 
-    async fn settled(&mut self, topics: &[Topic]) -> Result<(), LogError> {
-        outputs::settled(&self.admin, &self.settings, topics)
-    }
-
     async fn rejoin(&mut self) -> Result<(), LogError> {
         let fresh = Arc::new(subscribe(&self.settings)?);
         let old = std::mem::replace(&mut self.consumer, fresh);
@@ -1058,12 +1054,8 @@ pub(crate) fn describe(
                     let topic = *topics.add(position);
                     let error = sys::rd_kafka_TopicDescription_error(topic);
                     let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic)).to_string_lossy();
-                    let code = if error.is_null() {
-                        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-                    } else {
-                        sys::rd_kafka_error_code(error)
-                    };
-                    match code {
+                    // The code of none is that there is no error.
+                    match sys::rd_kafka_error_code(error) {
                         RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => {}
                         RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
                         | RDKafkaRespErr::RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC => continue,

@@ -100,7 +100,7 @@ pub enum Broken {
     MetadataAtCommit,
     DedupeByPositionOnly,
     ProducerKept,
-    /// What was sent for a batch that was given up goes along with the next one.
+    /// The transaction of a batch that was given up stays open: readers wait for its time-out.
     TransactionKept,
     /// What a broker lost the end of is left to whatever ends there next.
     NotSwept,
@@ -246,9 +246,6 @@ struct State<M> {
     watching: Watching,
     /// What may be sent to.
     outputs: Vec<Topic>,
-    /// It was not seen yet that the end of our producer's first transaction, an abort, is written: our next commit could
-    /// make visible what that aborts.
-    unsettled: bool,
     /// Records whose attempt this process has counted, and the count.
     tried: BTreeMap<(TopicPartition, i64), i32>,
 }
@@ -286,7 +283,6 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 polls: 0,
                 watching: Watching::default(),
                 outputs: sent::of_ledger(),
-                unsettled: false,
                 tried: BTreeMap::new(),
             },
         }
@@ -460,9 +456,8 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
             let swept = if self.broken == Some(Broken::NotSwept) { &[] } else { &self.state.outputs[..] };
             self.log.renew_producer(swept).await?;
-            let ends = self.log.ends(&self.state.outputs).await?;
+            let ends = self.log.ends(swept).await?;
             self.state.watching.swept(&ends, self.log.now());
-            self.state.unsettled = !swept.is_empty();
         }
         if self.state.had_producer {
             add(&self.counters.recycled_producers, 1);
@@ -541,12 +536,9 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             self.state.parts.insert(at, part);
         }
         // Only now: a step whose topic was made anew stops, whatever is open.
-        if self.state.unsettled {
-            let settled = self.log.settled(&self.state.outputs).await;
-            self.state.need_producer |= settled.is_err();
-            settled?;
-            self.state.unsettled = false;
-        }
+        let settled = self.state.watching.settle(&mut self.log, &self.state.outputs).await;
+        self.state.need_producer |= settled.is_err();
+        settled?;
         // Asked before anything is sent: what is not sent again from here on stands below.
         let ends = self.log.ends(&self.state.outputs).await?;
         let found = self.find(&open, &ends).await?;

@@ -27,6 +27,11 @@ impl LogRecord {
     pub fn event_id(&self) -> EventId {
         self.headers.id_or_place(self.at.topic, self.at.partition, self.offset)
     }
+
+    /// The id made from its place, whatever its headers say.
+    pub fn place_id(&self) -> EventId {
+        Headers::default().id_or_place(self.at.topic, self.at.partition, self.offset)
+    }
 }
 
 /// A record to produce, finished to the byte.
@@ -232,7 +237,7 @@ pub trait Log {
     /// Id, start and end of each partition, in the order asked for.
     async fn topic_facts(&mut self, at: &[TopicPartition], ask: Ask) -> Result<Vec<TopicFacts>, LogError>;
 
-    /// Reads on from `offset`; records read before are dropped.
+    /// Reads on from `offset`; records read before are dropped. No transaction of ours is open.
     async fn seek(&mut self, at: TopicPartition, offset: i64) -> Result<(), LogError>;
 
     /// The first records of our next transaction; they are on their way while the caller goes on. What goes wrong is
@@ -247,13 +252,9 @@ pub trait Log {
 
     /// A new producer under the same transactional id: whatever the old one left is finished or aborted, and
     /// nothing of it can arrive later. `outputs`: topics on which the broker may have lost the end of what the old one
-    /// left. Such records would become visible with the next commit; they are aborted. So would be what this aborts:
-    /// [`Log::settled`] before anything is sent.
+    /// left. Such records would become visible with the next commit; they are aborted. So would be what this aborts,
+    /// until its own end is written ([`Log::ends`] shows that).
     async fn renew_producer(&mut self, outputs: &[Topic]) -> Result<(), LogError>;
-
-    /// Waits until no transaction is open below where these topics end now. An error: one stays open; if it is ours, a new
-    /// producer ends it.
-    async fn settled(&mut self, topics: &[Topic]) -> Result<(), LogError>;
 
     /// Whether our producer is still the one of its transactional id, and has been until now. An error: it is not, or it
     /// cannot be told; then a new producer must follow.

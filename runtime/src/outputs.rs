@@ -19,7 +19,6 @@ use rdkafka_sys as sys;
 use crate::{
     kafka::{KafkaSettings, REQUEST_TIMEOUT, client_config, describe, record},
     log::{End, Found, LogError, Look},
-    sent,
 };
 
 type Admin = AdminClient<DefaultClientContext>;
@@ -61,22 +60,6 @@ pub(crate) fn ends(
     let end = offsets(admin, settings, &places, latest, Isolation::All)?;
     let stable = offsets(admin, settings, &places, latest, Isolation::Stable)?;
     Ok(end.into_iter().map(|(at, end)| (at, End { end, stable: stable.get(&at).copied().unwrap_or(0) })).collect())
-}
-
-/// See [`crate::log::Log::settled`].
-pub(crate) fn settled(admin: &Admin, settings: &KafkaSettings, topics: &[Topic]) -> Result<(), LogError> {
-    let asked = ends(admin, settings, topics)?;
-    let until = Instant::now() + PATIENCE;
-    let mut now = asked.clone();
-    loop {
-        let open = asked.iter().find(|(at, it)| now.get(at).is_none_or(|now| now.stable < it.end));
-        let Some((&at, _)) = open else { return Ok(()) };
-        if Instant::now() > until {
-            return Err(LogError::Retry(sent::overdue(at)));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-        now = ends(admin, settings, topics)?;
-    }
 }
 
 /// See [`crate::log::Log::find`].

@@ -18,6 +18,9 @@ use crate::log::{End, Log, LogError};
 /// broker may take to see that.
 const OVERDUE: Duration = Duration::from_secs(25);
 
+/// Between two looks while nothing else can be done.
+const SOON: Duration = Duration::from_millis(20);
+
 /// An idle step looks, and sees to its producer, once in so many times: else it would have to look for what it sent
 /// among all that others sent since.
 const IDLE_EVERY: u32 = 15;
@@ -122,8 +125,22 @@ impl Watching {
         }
     }
 
+    /// Before anything is sent with a new producer: waits until the end of its first transaction, an abort, is written.
+    /// Our next commit could else make visible what that aborts. An error: a new producer must follow.
+    pub async fn settle<L: Log>(&mut self, log: &mut L, outputs: &[Topic]) -> Result<(), LogError> {
+        while let Some(swept) = &self.swept {
+            match swept.standing(&log.ends(outputs).await?, log.now()) {
+                Standing::Written => self.swept = None,
+                Standing::NotYet => log.pause(SOON).await,
+                Standing::Overdue(at) => return Err(LogError::Retry(overdue(at))),
+            }
+        }
+        Ok(())
+    }
+
     /// Between batches, every few seconds: looks at the output topics if there is reason to. `done`: every partition
-    /// of ours. Gives what is to be noted, if anything: of the quiet ones too, for what others send grows. An error: a new producer must follow.
+    /// of ours. Gives what is to be noted, if anything: of the quiet ones too, for what others send grows. An error: a
+    /// new producer must follow.
     pub async fn watch<L: Log>(
         &mut self,
         log: &mut L,
@@ -206,7 +223,7 @@ pub(crate) fn least<'a>(there: &BTreeMap<TopicPartition, End>, noted: impl Itera
 }
 
 /// Why a step waits: told to whoever must find the transaction.
-pub(crate) fn overdue(at: TopicPartition) -> String {
+fn overdue(at: TopicPartition) -> String {
     let TopicPartition { topic, partition } = at;
     format!(
         "a transaction on {topic}/{partition} has no written end; ending ours there, if it is ours. If this line comes \

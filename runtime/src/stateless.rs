@@ -186,8 +186,6 @@ struct State<M> {
     /// Polls since the last look at all topics.
     polls: u32,
     watching: Watching,
-    /// As the ledger step's.
-    unsettled: bool,
     /// What stands already of what comes next.
     found: Found,
     /// Records whose attempt this process has counted, and the count.
@@ -230,7 +228,6 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 batch,
                 polls: 0,
                 watching: Watching::default(),
-                unsettled: false,
                 found: Found::default(),
                 tried: BTreeMap::new(),
             },
@@ -309,9 +306,8 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
             if self.broken != Some(Broken::ProducerKept) || !self.state.had_producer {
                 let swept = if self.broken == Some(Broken::NotSwept) { Vec::new() } else { self.outputs() };
                 self.log.renew_producer(&swept).await?;
-                let ends = self.log.ends(&self.outputs()).await?;
+                let ends = self.log.ends(&swept).await?;
                 self.state.watching.swept(&ends, self.log.now());
-                self.state.unsettled = !swept.is_empty();
             }
             if self.state.had_producer {
                 add(&self.counters.recycled_producers, 1);
@@ -526,12 +522,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         }
         // Only now: a step whose topic was made anew stops, whatever is open.
         let outputs = self.outputs();
-        if self.state.unsettled {
-            let settled = self.log.settled(&outputs).await;
-            self.state.need_producer |= settled.is_err();
-            settled?;
-            self.state.unsettled = false;
-        }
+        let settled = self.state.watching.settle(&mut self.log, &outputs).await;
+        self.state.need_producer |= settled.is_err();
+        settled?;
         let ends = self.log.ends(&outputs).await?;
         if !doubtful.is_empty() && self.broken != Some(Broken::NotLookedFor) {
             let look = Look {
@@ -712,10 +705,9 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         let Some(there) = self.state.found.records.get(&(record.at, record.offset)) else {
             return true;
         };
-        // Dead letters are named after the place.
-        let place = Headers::default().id_or_place(record.at.topic, record.at.partition, record.offset);
         let made = outgoing.split_off(first);
-        let standing = descendants([record.event_id(), place], there, &made);
+        // Dead letters are named after the place.
+        let standing = descendants([record.event_id(), record.place_id()], there, &made);
         let all = made.len();
         let (mut missing, whole) = missing(&standing, made);
         add(&self.counters.found_sent, all - missing.len());

@@ -163,6 +163,16 @@ topics! {
 }
 
 impl Topic {
+    /// Those that other programs may write to (docs/producing.md).
+    pub const FROM_OTHERS: &'static [Topic] = &[
+        Topic::ChannelsInbound,
+        Topic::OrdersReceived,
+        Topic::PaymentsReceived,
+        Topic::CommandsReceived,
+        Topic::OutcomesReceived,
+        Topic::StockCounted,
+    ];
+
     /// The topic's name without the deployment's prefix.
     pub const fn name(self) -> &'static str {
         self.spec().name

@@ -412,6 +412,9 @@ impl Schedule {
         if world.unfenced > 0 && self.broken != Some(Broken::OffsetsBeforeOutput) {
             return Err(format!("{} transactions had records and no offset", world.unfenced));
         }
+        if world.left_open > 0 {
+            return Err(format!("{} times a step went on while its own transaction was open", world.left_open));
+        }
         match self.scene {
             // What is gone cannot be judged.
             _ if self.misfit.is_some() => {}

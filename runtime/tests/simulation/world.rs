@@ -163,6 +163,8 @@ pub struct World {
     pub ends_lost: usize,
     /// Transactions with records and no offset that were committed: nobody would refuse them to a stale owner.
     pub unfenced: usize,
+    /// Positions established anew by one whose own transaction was open: its time-out is what everybody waits for then.
+    pub left_open: usize,
 }
 
 impl World {
@@ -187,6 +189,7 @@ impl World {
             late_applied: 0,
             ends_lost: 0,
             unfenced: 0,
+            left_open: 0,
         }
     }
 
@@ -851,6 +854,7 @@ impl Log for ModelLog {
     async fn seek(&mut self, at: TopicPartition, offset: i64) -> Result<(), LogError> {
         hop(&self.world).await;
         let mut it = self.world.borrow_mut();
+        it.left_open += usize::from(self.open.is_some());
         let client = it.clients.get_mut(&self.client).expect("it is there");
         if let Some(position) = client.owned.get_mut(&at) {
             *position = Some(offset);
@@ -897,13 +901,6 @@ impl Log for ModelLog {
         Ok(())
     }
 
-    async fn settled(&mut self, topics: &[Topic]) -> Result<(), LogError> {
-        for (at, it) in self.ends(topics).await? {
-            self.settled_at(at, it.end).await?;
-        }
-        Ok(())
-    }
-
     async fn confirm(&mut self) -> Result<(), LogError> {
         hop(&self.world).await;
         {
@@ -936,13 +933,26 @@ impl Log for ModelLog {
             look.from.iter().map(|(&at, &from)| (at, from, it.extent(at).1)).collect()
         };
         for (at, from, end) in ends {
-            self.settled_at(at, end).await?;
-            let it = self.world.borrow();
-            let start = it.extent(at).0;
-            found.cut |= from < start;
-            let from = if from > end { start } else { from.max(start) };
-            let (records, _) = it.committed(at, from, usize::MAX);
-            records.iter().filter(|it| it.offset < end).for_each(|it| found.note(look, &it.headers));
+            let until = self.world.borrow().now + 15_000;
+            loop {
+                hop(&self.world).await;
+                {
+                    let mut it = self.world.borrow_mut();
+                    it.tick();
+                    if it.stable_end(at) >= end {
+                        let start = it.extent(at).0;
+                        found.cut |= from < start;
+                        let from = if from > end { start } else { from.max(start) };
+                        let (records, _) = it.committed(at, from, usize::MAX);
+                        records.iter().filter(|it| it.offset < end).for_each(|it| found.note(look, &it.headers));
+                        break;
+                    }
+                    if it.now >= until {
+                        return Err(LogError::Retry(format!("a transaction on {}/{} is open", at.topic, at.partition)));
+                    }
+                }
+                nap(&self.world, 100).await;
+            }
         }
         Ok(found)
     }
@@ -996,25 +1006,6 @@ impl ModelLog {
             }
         }
         Ok(())
-    }
-
-    /// Waits until no transaction is open below `end`.
-    async fn settled_at(&self, at: TopicPartition, end: i64) -> Result<(), LogError> {
-        let until = self.world.borrow().now + 15_000;
-        loop {
-            hop(&self.world).await;
-            {
-                let mut it = self.world.borrow_mut();
-                it.tick();
-                if it.stable_end(at) >= end {
-                    return Ok(());
-                }
-                if it.now >= until {
-                    return Err(LogError::Retry(format!("a transaction on {}/{} is open", at.topic, at.partition)));
-                }
-            }
-            nap(&self.world, 100).await;
-        }
     }
 
     async fn finish(&mut self, begun: bool, offsets: &[(TopicPartition, i64)], meta: &Meta) -> Ended {

@@ -688,16 +688,8 @@ fn waiting_order(seed: u64, number: u8) -> Made {
 
 /// Five bytes, another magic byte, a schema that nobody knows: on every kind of input.
 fn unreadable_records(salt: usize) -> (Vec<Outgoing>, i64) {
-    let topics = [
-        Topic::ChannelsInbound,
-        Topic::OrdersReceived,
-        Topic::PaymentsReceived,
-        Topic::CommandsReceived,
-        Topic::OutcomesReceived,
-        Topic::StockCounted,
-    ];
     let values: [&[u8]; 3] = [&[0, 0, 0, 0, 1], b"{\"not\":\"ours\"}", &[0, 0x7f, 0xff, 0xff, 0xf0, 1, 2, 3]];
-    let records: Vec<Outgoing> = topics
+    let records: Vec<Outgoing> = Topic::FROM_OTHERS
         .iter()
         .flat_map(|&topic| values.iter().zip(0..).map(move |(value, at)| (topic, value.to_vec(), at)))
         .map(|(topic, value, at)| Outgoing {
