@@ -38,8 +38,8 @@ use crate::{
 
 /// A dead member's partitions go to others after this long.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
-/// A dead producer's transaction is aborted after this long; shorter than the session, so that it is gone before
-/// its successor starts.
+/// A dead producer's transaction is aborted after this long, at the broker's next look; shorter than the session, so
+/// that it is gone, or nearly, before its successor starts.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(8);
 /// A stuck worker is put out of the group after this long without a poll.
 const POLL_INTERVAL: Duration = Duration::from_secs(60);
@@ -47,8 +47,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 /// A batch is full at so many bytes of values, however few records they are, unless it is told otherwise.
 const BATCH_BYTES: usize = 4 << 20;
-/// Longer than a transaction can stay open.
-const STABLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longer than a transaction can stay open: brokers look for those that are too old every ten seconds, unless they are
+/// told otherwise.
+pub(crate) const STABLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How to reach Kafka and as whom.
 #[derive(Debug, Clone)]
@@ -307,6 +308,8 @@ pub struct KafkaLog {
     member: Option<Member>,
     /// Partitions that are ours, and the offset to read on from once there is one.
     positions: BTreeMap<TopicPartition, Option<i64>>,
+    /// What was ours until we had to join anew by ourselves, to be told by the next poll.
+    lost: Vec<TopicPartition>,
     /// An error that came while records were being gathered.
     pending: Option<LogError>,
     batch_bytes: usize,
@@ -337,6 +340,7 @@ impl KafkaLog {
             producer: None,
             member: None,
             positions: BTreeMap::new(),
+            lost: Vec::new(),
             pending: None,
             batch_bytes: BATCH_BYTES,
             began: Instant::now(),
@@ -645,7 +649,7 @@ fn subscribe(settings: &KafkaSettings) -> Result<BaseConsumer<Watch>, LogError> 
 }
 
 /// Drops a client on a thread of its own and waits a while: closing may hang when its broker is gone.
-fn drop_within<T: Send + 'static>(it: T, patience: Duration) {
+pub(crate) fn drop_within<T: Send + 'static>(it: T, patience: Duration) {
     let (done, wait) = std::sync::mpsc::channel();
     let spawned = std::thread::Builder::new().name("kafka-close".into()).spawn(move || {
         drop(it);
@@ -663,6 +667,10 @@ impl Log for KafkaLog {
     async fn poll(&mut self, max: usize, wait: Duration) -> Result<Polled<Member>, LogError> {
         if let Some(error) = self.pending.take() {
             return Err(error);
+        }
+        if !self.lost.is_empty() {
+            let lost = Change::Lost(std::mem::take(&mut self.lost));
+            return Ok(self.polled(vec![lost], Vec::new()));
         }
         // The client blocks, so an idle driver would never give way to whoever wants to cancel it.
         tokio::task::yield_now().await;
@@ -794,7 +802,9 @@ impl Log for KafkaLog {
         while let Err(error) = self.consumer.seek(&name, at.partition, Offset::Offset(offset), Duration::from_secs(1)) {
             if Instant::now() > deadline {
                 // A partition that the library has given up on is not mended by asking again.
+                let ours = self.positions.keys().copied().collect();
                 self.rejoin().await?;
+                self.lost = ours;
                 return Err(failed("seek in", &error));
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -857,12 +867,12 @@ impl Log for KafkaLog {
         let producer: ThreadedProducer<ProducerWatch> = producer_config(&self.settings)
             .create_with_context(ProducerWatch(Arc::clone(&ends)))
             .map_err(|error| LogError::Stop(format!("kafka producer cannot be made: {error}")))?;
-        producer.init_transactions(STABLE_TIMEOUT).map_err(|error| {
+        let ready = producer.init_transactions(STABLE_TIMEOUT).map_err(|error| {
             LogError::Retry(format!("producer cannot be initialised: {:?}", error.rdkafka_error_code()))
-        })?;
+        });
         ends.recycle.store(false, Ordering::SeqCst);
         let fresh = Transactional { producer, ends };
-        let swept = self.sweep(&fresh, outputs);
+        let swept = ready.and_then(|()| self.sweep(&fresh, outputs));
         match swept {
             Ok(()) => self.producer = Some(fresh),
             Err(_) => drop_within(fresh, Duration::from_secs(2)),
@@ -874,6 +884,7 @@ impl Log for KafkaLog {
         let fresh = Arc::new(subscribe(&self.settings)?);
         let old = std::mem::replace(&mut self.consumer, fresh);
         (self.pending, self.asked) = (None, None);
+        self.lost.clear();
         self.positions.clear();
         self.member = None;
         drop_within(old, Duration::from_secs(3));

@@ -46,8 +46,8 @@ pub const BATCH_BYTES: usize = 512 << 10;
 /// What to do where database and topics contradict each other.
 const DO_NOT_FIT: &str = "see \"When database and topics do not fit\" in docs/running.md";
 
-/// A step looks at all its topics, and notes what it passed, once in so many polls: every few seconds.
-pub(crate) const LOOK_EVERY: u32 = 20;
+/// A step looks at all its topics, and notes what it passed, as often, between two batches.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Why a step stopped for good, in words for the person who must act.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -241,8 +241,8 @@ struct State<M> {
     had_producer: bool,
     /// Largest batch for now; grows again after an unclean start.
     batch: usize,
-    /// Polls since the last look at all topics.
-    polls: u32,
+    /// When all topics were looked at last.
+    looked_at: Duration,
     watching: Watching,
     /// What may be sent to.
     outputs: Vec<Topic>,
@@ -280,7 +280,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 need_rejoin: false,
                 had_producer: false,
                 batch,
-                polls: 0,
+                looked_at: Duration::ZERO,
                 watching: Watching::default(),
                 outputs: sent::of_ledger(),
                 tried: BTreeMap::new(),
@@ -379,11 +379,11 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
     /// Now and then, at all partitions of ours: a topic made anew under us brings neither an error nor, below our
     /// position, a record, so it is asked for.
     async fn look(&mut self) -> Result<(), Trouble> {
-        self.state.polls += 1;
-        if self.state.polls < LOOK_EVERY {
+        let now = self.log.now();
+        if now.saturating_sub(self.state.looked_at) < LOOK_EVERY {
             return Ok(());
         }
-        self.state.polls = 0;
+        self.state.looked_at = now;
         self.watch().await?;
         if self.state.parts.is_empty() {
             return Ok(());
@@ -535,7 +535,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
             open.insert(at, it);
             self.state.parts.insert(at, part);
         }
-        // Only now: a step whose topic was made anew stops, whatever is open.
+        // Only now: a step whose topic was made anew stops, whatever is open over its outputs.
         let settled = self.state.watching.settle(&mut self.log, &self.state.outputs).await;
         self.state.need_producer |= settled.is_err();
         settled?;
@@ -585,7 +585,7 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
         }
         let look = Look {
             steps: vec![self.settings.step.clone()],
-            from: sent::least(ends, doubtful.iter().map(|(_, it)| &it.sent_from)),
+            from: sent::least(ends, &self.state.outputs, doubtful.iter().map(|(_, it)| &it.sent_from))?,
             causes: doubtful.iter().map(|(at, it)| (**at, it.from)).collect(),
         };
         let found = self.log.find(&look).await;
@@ -788,7 +788,6 @@ impl<L: Log, S: Ledger, R: Rules, C: Schemas> LedgerStep<L, S, R, C> {
                 return Err(Trouble::Retry(why));
             }
             Ended::Stale(why) => return Err(Trouble::Stale(why)),
-            Ended::Fatal(why) => return Err(Trouble::Stop(why)),
         }
         Ok(())
     }

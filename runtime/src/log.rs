@@ -152,24 +152,26 @@ pub struct FoundRecord {
     pub step: usize,
     /// A fused instance took it further.
     pub fused: bool,
+    /// It is the dead letter of the record at the place it came of.
+    pub letter: bool,
 }
 
 impl Found {
-    /// Notes a record, if it is one of those that are looked for.
-    pub fn note(&mut self, look: &Look, headers: &Headers) {
+    /// Notes a record of `topic`, if it is one of those that are looked for.
+    pub fn note(&mut self, look: &Look, topic: Topic, headers: &Headers) {
         let Headers {
             event_id: Some(event_id), cause_id: Some(cause_id), step: Some(step), cause: Some(cause), ..
         } = headers
         else {
             return;
         };
-        let (topic, partition, offset) = cause;
-        let Some(topic) = Topic::of(topic) else { return };
-        let at = TopicPartition { topic, partition: *partition };
+        let (of, partition, offset) = cause;
+        let Some(of) = Topic::of(of) else { return };
+        let at = TopicPartition { topic: of, partition: *partition };
         let Some(step) = look.steps.iter().position(|it| it == step) else { return };
         if look.causes.get(&at).is_some_and(|from| offset >= from) {
-            let fused = headers.fused_by.is_some();
-            let found = FoundRecord { event_id: *event_id, cause_id: *cause_id, step, fused };
+            let (fused, letter) = (headers.fused_by.is_some(), topic == Topic::DeadLetters);
+            let found = FoundRecord { event_id: *event_id, cause_id: *cause_id, step, fused, letter };
             self.records.entry((at, *offset)).or_default().push(found);
         }
     }
@@ -195,8 +197,6 @@ pub enum Ended {
     Ambiguous(String),
     /// Another producer took our transactional id, or ours timed out; a new producer settles it.
     Fenced(String),
-    /// Going on would be wrong.
-    Fatal(String),
 }
 
 /// What to do after a failed call.

@@ -17,14 +17,11 @@ use rdkafka::{
 use rdkafka_sys as sys;
 
 use crate::{
-    kafka::{KafkaSettings, REQUEST_TIMEOUT, client_config, describe, record},
+    kafka::{KafkaSettings, REQUEST_TIMEOUT, STABLE_TIMEOUT, client_config, describe, drop_within, record},
     log::{End, Found, LogError, Look},
 };
 
 type Admin = AdminClient<DefaultClientContext>;
-
-/// Readers wait so long for a transaction to end. Longer than one can stay open.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Which records count.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +56,7 @@ pub(crate) fn ends(
     // In this order: what is stable up to an end that was asked for before is known to be so.
     let end = offsets(admin, settings, &places, latest, Isolation::All)?;
     let stable = offsets(admin, settings, &places, latest, Isolation::Stable)?;
-    Ok(end.into_iter().map(|(at, end)| (at, End { end, stable: stable.get(&at).copied().unwrap_or(0) })).collect())
+    Ok(end.into_iter().map(|(at, end)| (at, End { end, stable: stable[&at] })).collect())
 }
 
 /// See [`crate::log::Log::find`].
@@ -73,7 +70,7 @@ pub(crate) fn find(admin: &Admin, settings: &KafkaSettings, look: &Look) -> Resu
     let mut list = TopicPartitionList::new();
     let mut open: BTreeMap<TopicPartition, i64> = BTreeMap::new();
     for (&at, &from) in &look.from {
-        let (Some(&start), Some(&end)) = (starts.get(&at), ends.get(&at)) else { continue };
+        let (start, end) = (starts[&at], ends[&at]);
         found.cut |= from < start;
         // Beyond its end: it was made anew since.
         let from = if from > end { start } else { from.max(start) };
@@ -97,18 +94,32 @@ pub(crate) fn find(admin: &Admin, settings: &KafkaSettings, look: &Look) -> Resu
         .set("queued.max.messages.kbytes", "8192")
         .create()
         .map_err(|error| LogError::Stop(format!("kafka consumer cannot be made: {error}")))?;
+    let found = read(&consumer, settings, look, &list, open, found);
+    drop_within(consumer, Duration::from_secs(2));
+    found
+}
+
+/// Reads partitions from `list` on up to `open`.
+fn read(
+    consumer: &BaseConsumer,
+    settings: &KafkaSettings,
+    look: &Look,
+    list: &TopicPartitionList,
+    mut open: BTreeMap<TopicPartition, i64>,
+    mut found: Found,
+) -> Result<Found, LogError> {
     let failed = |error: rdkafka::error::KafkaError| {
         LogError::Retry(format!("output topics cannot be read: {:?}", error.rdkafka_error_code()))
     };
-    consumer.assign(&list).map_err(failed)?;
-    let mut until = Instant::now() + PATIENCE;
+    consumer.assign(list).map_err(failed)?;
+    let mut until = Instant::now() + STABLE_TIMEOUT;
     let mut read = 0_u32;
     let mut reached: BTreeMap<TopicPartition, i64> = BTreeMap::new();
     loop {
         match consumer.poll(Duration::from_millis(20)) {
             Some(Ok(message)) => {
                 if let Some(record) = record(settings, &message) {
-                    found.note(look, &record.headers);
+                    found.note(look, record.at.topic, &record.headers);
                 }
                 read += 1;
                 if !read.is_multiple_of(1_000) {
@@ -126,7 +137,7 @@ pub(crate) fn find(admin: &Admin, settings: &KafkaSettings, look: &Look) -> Resu
             let Some(&end) = open.get(&at) else { continue };
             // Only these count: what others write goes on arriving.
             if reached.insert(at, next) != Some(next) {
-                until = Instant::now() + PATIENCE;
+                until = Instant::now() + STABLE_TIMEOUT;
             }
             if next >= end {
                 open.remove(&at);
@@ -146,7 +157,7 @@ pub(crate) fn find(admin: &Admin, settings: &KafkaSettings, look: &Look) -> Resu
     }
 }
 
-/// One offset of each partition, by one request to each broker.
+/// One offset of each of these partitions, by one request to each broker.
 fn offsets(
     admin: &Admin,
     settings: &KafkaSettings,
@@ -195,7 +206,8 @@ fn offsets(
                     let it = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*infos.add(position));
                     let name = std::ffi::CStr::from_ptr(it.topic).to_string_lossy();
                     let Some(topic) = settings.topic(&name) else { continue };
-                    if it.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                    // The client says neither error nor offset where a whole request failed (librdkafka 2.12).
+                    if it.err == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && it.offset >= 0 {
                         answer.insert(TopicPartition { topic, partition: it.partition }, it.offset);
                     } else {
                         wrong = Some(format!("{topic}/{}: {:?}", it.partition, it.err));
@@ -210,7 +222,44 @@ fn offsets(
         sys::rd_kafka_AdminOptions_destroy(options);
     }
     match wrong {
-        None => Ok(answer),
+        None if answer.len() == places.len() => Ok(answer),
+        None => Err(LogError::Retry("ends of some output topics were not answered".into())),
         Some(why) => Err(LogError::Retry(format!("ends of output topics cannot be read: {why}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::{mocking::MockCluster, types::RDKafkaApiKey};
+
+    use super::*;
+
+    #[test]
+    fn offsets_that_a_broker_did_not_answer_are_an_error_and_no_offsets() {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        let settings = KafkaSettings {
+            brokers: cluster.bootstrap_servers(),
+            prefix: "t.".into(),
+            group: "g".into(),
+            transactional_id: "g".into(),
+            topics: Vec::new(),
+            properties: BTreeMap::new(),
+        };
+        cluster.create_topic(&settings.name(Topic::OrdersPaid), 3, 1).expect("a topic");
+        let admin: Admin = client_config(&settings.brokers, &settings.properties).create().expect("an admin client");
+        let places: Vec<TopicPartition> =
+            (0..3).map(|partition| TopicPartition { topic: Topic::OrdersPaid, partition }).collect();
+        let latest = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST;
+        let ask = || offsets(&admin, &settings, &places, latest, Isolation::All);
+        let answered = places.iter().map(|at| (*at, 0)).collect();
+        assert_eq!(ask(), Ok(answered));
+        for error in
+            [RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION]
+        {
+            cluster.request_errors(RDKafkaApiKey::ListOffsets, &[error; 20]);
+            let asked = ask();
+            cluster.clear_request_errors(RDKafkaApiKey::ListOffsets);
+            assert!(matches!(asked, Err(LogError::Retry(_))), "{error:?}: {asked:?}");
+        }
     }
 }

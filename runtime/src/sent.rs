@@ -21,9 +21,9 @@ const OVERDUE: Duration = Duration::from_secs(25);
 /// Between two looks while nothing else can be done.
 const SOON: Duration = Duration::from_millis(20);
 
-/// An idle step looks, and sees to its producer, once in so many times: else it would have to look for what it sent
-/// among all that others sent since.
-const IDLE_EVERY: u32 = 15;
+/// An idle step looks, and sees to its producer, as often: else it would have to look for what it sent among all that
+/// others sent since.
+const IDLE_EVERY: Duration = Duration::from_secs(30);
 
 /// Of input partitions: up to where something holds.
 pub(crate) type Floors = Vec<(TopicPartition, i64)>;
@@ -81,8 +81,8 @@ pub(crate) struct Watching {
     swept: Option<Watch>,
     /// Something was sent since the watch over it began.
     unwatched: bool,
-    /// Times in a row that there was nothing to look for.
-    idle: u32,
+    /// When there was something to look for, or it was looked all the same.
+    looked_at: Duration,
 }
 
 /// What is to be done now and then, between batches.
@@ -147,7 +147,7 @@ impl Watching {
         outputs: &[Topic],
         done: Vec<Done>,
     ) -> Result<(Floors, Ends), LogError> {
-        let due = self.due(&done);
+        let due = self.due(&done, log.now());
         let done = done.into_iter().map(|it| (it.at, it.upto)).collect();
         match due {
             Due::Nothing => {}
@@ -169,17 +169,16 @@ impl Watching {
         Ok((Floors::new(), Ends::new()))
     }
 
-    fn due(&mut self, done: &[Done]) -> Due {
-        if done.iter().any(|it| it.noted < it.upto) || self.sent.is_some() || self.swept.is_some() || self.unwatched {
-            self.idle = 0;
-            return Due::Look;
-        }
-        self.idle += 1;
-        match self.idle.is_multiple_of(IDLE_EVERY) {
+    fn due(&mut self, done: &[Done], now: Duration) -> Due {
+        let waits = self.sent.is_some() || self.swept.is_some() || self.unwatched;
+        let due = match now.saturating_sub(self.looked_at) >= IDLE_EVERY {
+            _ if waits || done.iter().any(|it| it.noted < it.upto) => Due::Look,
             true if done.is_empty() => Due::Confirm,
             true => Due::Look,
-            false => Due::Nothing,
-        }
+            false => return Due::Nothing,
+        };
+        self.looked_at = now;
+        due
     }
 
     /// `done`: committed by now. `ends`: asked just now; no transaction of ours is open.
@@ -216,10 +215,22 @@ pub(crate) fn whole(ends: &BTreeMap<TopicPartition, End>) -> Ends {
     ends.iter().map(|(at, it)| (*at, it.end)).collect()
 }
 
-/// From where on to look for what any of several partitions sent, over all partitions that there are.
-pub(crate) fn least<'a>(there: &BTreeMap<TopicPartition, End>, noted: impl Iterator<Item = &'a Ends> + Clone) -> Ends {
+/// From where on to look for what any of several partitions sent, over all partitions that there are. An error: a topic
+/// of ours to which something was sent is not there, and may be there again.
+pub(crate) fn least<'a>(
+    there: &BTreeMap<TopicPartition, End>,
+    outputs: &[Topic],
+    noted: impl Iterator<Item = &'a Ends> + Clone,
+) -> Result<Ends, LogError> {
+    let gone = |at: &&TopicPartition| outputs.contains(&at.topic) && !there.keys().any(|it| it.topic == at.topic);
+    if let Some(at) = noted.clone().flat_map(Ends::keys).find(gone) {
+        return Err(LogError::Retry(format!(
+            "{} is not there: what was sent to it cannot be told. `kept topics apply` creates what is missing",
+            at.topic
+        )));
+    }
     let from = |at: &TopicPartition| noted.clone().map(|it| it.get(at).copied().unwrap_or(0)).min().unwrap_or(0);
-    there.keys().map(|at| (*at, from(at))).collect()
+    Ok(there.keys().map(|at| (*at, from(at))).collect())
 }
 
 /// Why a step waits: told to whoever must find the transaction.
@@ -276,7 +287,8 @@ mod tests {
         let mut it = Watching::default();
         let done = |upto| vec![(at(9), upto)];
         let part = |upto, noted| [Done { at: at(9), upto, noted }];
-        assert_eq!((it.due(&[]), it.due(&part(1, 1)), it.due(&part(1, 0))), (Due::Nothing, Due::Nothing, Due::Look));
+        let mut due = |done: &[Done]| it.due(done, seconds(1));
+        assert_eq!((due(&[]), due(&part(1, 1)), due(&part(1, 0))), (Due::Nothing, Due::Nothing, Due::Look));
         assert_eq!(it.look(done(3), &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
         // Others go on, and so do we.
         let noted = Seen::Stands(done(3), Ends::from([(at(0), 12)]));
@@ -293,15 +305,14 @@ mod tests {
     fn an_idle_step_looks_now_and_then_so_that_nobody_has_to_look_for_what_it_sent_among_a_weeks_records() {
         let mut it = Watching::default();
         let quiet = [Done { at: at(9), upto: 3, noted: 3 }];
-        for turn in 1..=2 * IDLE_EVERY {
-            let due = if turn.is_multiple_of(IDLE_EVERY) { Due::Look } else { Due::Nothing };
-            assert_eq!(it.due(&quiet), due, "{turn}");
+        let second = Duration::from_secs(1);
+        for (time, due) in [(29, Due::Nothing), (31, Due::Look), (60, Due::Nothing), (61, Due::Look)] {
+            assert_eq!(it.due(&quiet, time * second), due, "{time}");
         }
         let noted = Seen::Stands(vec![(at(9), 3)], Ends::from([(at(0), 90)]));
         assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 90, 90)]), Duration::from_secs(1)), noted);
-        for turn in 1..=IDLE_EVERY {
-            let due = if turn == IDLE_EVERY { Due::Confirm } else { Due::Nothing };
-            assert_eq!(it.due(&[]), due, "without partitions, {turn}");
+        for (time, due) in [(90, Due::Nothing), (91, Due::Confirm), (92, Due::Nothing)] {
+            assert_eq!(it.due(&[], time * second), due, "without partitions, {time}");
         }
     }
 
@@ -311,7 +322,7 @@ mod tests {
         let mut it = Watching::default();
         assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
         it.swept(&ends(&[(0, 10, 12)]), seconds(1));
-        assert_eq!(it.due(&[]), Due::Look);
+        assert_eq!(it.due(&[], seconds(2)), Due::Look);
         assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(20)), Seen::Nothing);
         assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 50)]), seconds(27)), Seen::Overdue(at(0)));
         let written = Seen::Stands(Floors::new(), Ends::from([(at(0), 50)]));
@@ -328,12 +339,12 @@ mod tests {
                 assert_eq!(it.look(vec![(at(9), 3)], &ends(&[(0, 10, 12)]), seconds(1)), Seen::Nothing);
             }
             it.anew();
-            assert_eq!(it.due(&[]), Due::Look);
+            assert_eq!(it.due(&[], seconds(2)), Due::Look);
             assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 12)]), seconds(3)), Seen::Nothing);
             assert_eq!(it.look(Floors::new(), &ends(&[(0, 10, 20)]), seconds(40)), Seen::Overdue(at(0)));
             let written = Seen::Stands(Floors::new(), Ends::from([(at(0), 20)]));
             assert_eq!(it.look(Floors::new(), &ends(&[(0, 20, 20)]), seconds(41)), written, "and nothing is noted");
-            assert_eq!(it.due(&[]), Due::Nothing);
+            assert_eq!(it.due(&[], seconds(3)), Due::Nothing);
         }
     }
 
@@ -341,6 +352,10 @@ mod tests {
     fn it_is_looked_for_from_where_any_partition_may_have_sent_it() {
         let noted = [Ends::from([(at(0), 4), (at(1), 9)]), Ends::from([(at(0), 6), (at(1), 2)])];
         let there = ends(&[(0, 10, 10), (1, 10, 10), (2, 3, 3)]);
-        assert_eq!(least(&there, noted.iter()), Ends::from([(at(0), 4), (at(1), 2), (at(2), 0)]));
+        let least = |there, outputs| least(there, outputs, noted.iter());
+        assert_eq!(least(&there, &[Topic::OrdersPaid]), Ok(Ends::from([(at(0), 4), (at(1), 2), (at(2), 0)])));
+        let none = BTreeMap::new();
+        assert!(matches!(least(&none, &[Topic::OrdersPaid]), Err(LogError::Retry(_))));
+        assert_eq!(least(&none, &[]), Ok(Ends::new()), "nothing is sent there any more");
     }
 }

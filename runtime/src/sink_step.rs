@@ -65,8 +65,8 @@ pub struct SinkStep<L: Log, S: Sink, C: Schemas> {
     parts: BTreeMap<TopicPartition, Part>,
     need_connection: bool,
     need_positions: bool,
-    /// Polls since the last look at all topics.
-    polls: u32,
+    /// When all topics were looked at last.
+    looked_at: Duration,
 }
 
 impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
@@ -83,7 +83,7 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
             parts: BTreeMap::new(),
             need_connection: false,
             need_positions: false,
-            polls: 0,
+            looked_at: Duration::ZERO,
         }
     }
 
@@ -162,11 +162,11 @@ impl<L: Log, S: Sink, C: Schemas> SinkStep<L, S, C> {
     /// Now and then, at all partitions of ours: a topic made anew under us brings neither an error nor, below our
     /// position, a record, so it is asked for.
     async fn look(&mut self) -> Result<(), Trouble> {
-        self.polls += 1;
-        if self.polls < LOOK_EVERY || self.parts.is_empty() {
+        let now = self.log.now();
+        if now.saturating_sub(self.looked_at) < LOOK_EVERY || self.parts.is_empty() {
             return Ok(());
         }
-        self.polls = 0;
+        self.looked_at = now;
         let ours: Vec<TopicPartition> = self.parts.keys().copied().collect();
         let facts = self.log.topic_facts(&ours, Ask::Beside).await?;
         check_beside(&facts, |at| self.parts.get(&at).map(Part::place))?;

@@ -183,8 +183,8 @@ struct State<M> {
     /// A transaction was begun whose end is not known.
     sending: bool,
     batch: usize,
-    /// Polls since the last look at all topics.
-    polls: u32,
+    /// When all topics were looked at last.
+    looked_at: Duration,
     watching: Watching,
     /// What stands already of what comes next.
     found: Found,
@@ -226,7 +226,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 had_producer: false,
                 sending: false,
                 batch,
-                polls: 0,
+                looked_at: Duration::ZERO,
                 watching: Watching::default(),
                 found: Found::default(),
                 tried: BTreeMap::new(),
@@ -343,11 +343,11 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
     /// Now and then, at all partitions of ours: a topic made anew under us brings neither an error nor, below our
     /// position, a record, so it is asked for.
     async fn look(&mut self) -> Result<(), Trouble> {
-        self.state.polls += 1;
-        if self.state.polls < LOOK_EVERY {
+        let now = self.log.now();
+        if now.saturating_sub(self.state.looked_at) < LOOK_EVERY {
             return Ok(());
         }
-        self.state.polls = 0;
+        self.state.looked_at = now;
         self.watch().await?;
         if self.state.parts.is_empty() {
             return Ok(());
@@ -500,7 +500,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                     Some(_) => {}
                 }
                 if entered.floor.is_some() {
-                    doubtful.insert(at, entered.sent_from);
+                    doubtful.insert(at, (entered.sent_from, facts.end));
                 }
                 let unclean = first && !entered.clean;
                 if unclean {
@@ -520,7 +520,7 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 self.state.parts.insert(at, part);
             }
         }
-        // Only now: a step whose topic was made anew stops, whatever is open.
+        // Only now: a step whose topic was made anew stops, whatever is open over its outputs.
         let outputs = self.outputs();
         let settled = self.state.watching.settle(&mut self.log, &outputs).await;
         self.state.need_producer |= settled.is_err();
@@ -529,12 +529,14 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
         if !doubtful.is_empty() && self.broken != Some(Broken::NotLookedFor) {
             let look = Look {
                 steps: self.senders(),
-                from: sent::least(&ends, doubtful.values()),
+                from: sent::least(&ends, &outputs, doubtful.values().map(|(from, _)| from))?,
                 causes: doubtful.keys().map(|at| (*at, self.state.parts[at].next)).collect(),
             };
             let found = self.log.find(&look).await;
             self.state.need_producer |= found.is_err();
             self.state.found = found?;
+            // Headers copied from elsewhere may name a record that is not there yet.
+            self.state.found.records.retain(|(at, offset), _| *offset < doubtful[at].1);
             if self.state.found.cut {
                 tracing::warn!(
                     step = self.settings.step,
@@ -766,7 +768,6 @@ impl<L: Log, P: Places, C: Schemas> Stateless<L, P, C> {
                 return Err(Trouble::Retry(why));
             }
             Ended::Stale(why) => return Err(Trouble::Stale(why)),
-            Ended::Fatal(why) => return Err(Trouble::Stop(why)),
         }
         Ok(())
     }
@@ -804,6 +805,10 @@ fn missing(standing: &[&FoundRecord], mut made: Vec<Outgoing>) -> (Vec<Outgoing>
     let all = made.len();
     if standing.is_empty() {
         return (made, true);
+    }
+    if standing.iter().any(|it| it.letter) {
+        // A person has it.
+        return (Vec::new(), true);
     }
     let mut others: BTreeSet<EventId> = BTreeSet::new();
     let taken_further = |id: EventId, made: &[Outgoing]| {
@@ -973,7 +978,7 @@ mod tests {
     }
 
     fn stands(event: u32, cause: EventId, fused: bool) -> FoundRecord {
-        FoundRecord { event_id: id(event), cause_id: cause, step: 0, fused }
+        FoundRecord { event_id: id(event), cause_id: cause, step: 0, fused, letter: false }
     }
 
     fn makes(topic: Topic, event: u32, cause: EventId) -> Outgoing {
@@ -992,7 +997,9 @@ mod tests {
         };
         let one = || vec![makes(Topic::OrdersReceived, 10, record)];
         let foreign = stands(77, id(76), false);
-        let cases: [(_, _, _, &[u32], _); 11] = [
+        let told = FoundRecord { letter: true, ..stands(90, place, false) };
+        let half = stands(10, record, true);
+        let cases: [(_, _, _, &[u32], _); 13] = [
             ("nothing", vec![], chain(), &[10, 11, 12], true),
             ("somebody's with copied headers", vec![foreign.clone()], chain(), &[10, 11, 12], true),
             (
@@ -1005,7 +1012,9 @@ mod tests {
             ("the first of a fused instance", vec![stands(10, record, true)], chain(), &[11, 12], true),
             ("the first of one that ran apart", vec![stands(10, record, false)], chain(), &[], true),
             ("only the middle", vec![stands(11, id(10), true)], chain(), &[10, 12], true),
-            ("a dead letter, decided otherwise now", vec![stands(90, place, false)], chain(), &[], true),
+            ("a dead letter, decided otherwise now", vec![told.clone()], chain(), &[], true),
+            ("a half and its letter", vec![half.clone(), told.clone()], one(), &[], true),
+            ("a half and its letter, decided otherwise now", vec![told, half], chain(), &[], true),
             ("the whole, a dead letter now", vec![stands(10, record, false)], vec![letter()], &[], true),
             ("a half, a dead letter now", vec![stands(10, record, true)], vec![letter()], &[90], true),
             ("a half that goes no further now", vec![stands(10, record, true)], one(), &[], false),

@@ -223,7 +223,7 @@ pub trait Ledger {
 }
 
 /// What a stateless step remembers of its partitions: which topic it was, whether the last owner left in good order,
-/// and how often a record was tried. Every [`Ledger`] can do that; `()` remembers nothing.
+/// how often a record was tried, up to where what was sent is known to stand, and from where on to look for the rest. Every [`Ledger`] can do that; `()` remembers nothing.
 #[allow(async_fn_in_trait)]
 pub trait Places {
     /// Takes a partition over, or, after another connection or owner, anew. The topic's id when it was first taken, and
@@ -258,13 +258,12 @@ pub struct Entered {
 
 impl<S: Ledger> Places for S {
     async fn enter(&mut self, at: TopicPartition, topic_id: &str) -> Result<Entered, LedgerError> {
-        let clean = self.progress(at).await?.is_none_or(|it| it.clean);
         let taken = self.take(at, topic_id, 0).await?;
         let noted = taken.emitted_floor > 0 || !taken.sent_from.is_empty();
         Ok(Entered {
             topic_id: taken.topic_id,
             epoch: taken.owner_epoch,
-            clean,
+            clean: taken.clean,
             floor: noted.then_some(taken.emitted_floor),
             sent_from: taken.sent_from,
         })

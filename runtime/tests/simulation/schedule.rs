@@ -146,6 +146,9 @@ thread_local! {
 /// So long is a quiet rest, in milliseconds: steps that have nothing to do look and note now and then.
 const QUIET: u64 = 150_000;
 
+/// No schedule has as many records.
+const FAR: i64 = 1_000_000;
+
 /// Every partition of some topics.
 pub fn places(topics: &[Topic]) -> impl Iterator<Item = TopicPartition> {
     topics.iter().flat_map(|&topic| (0..PARTITIONS).map(move |partition| TopicPartition { topic, partition }))
@@ -291,6 +294,13 @@ impl Schedule {
             it.order.order_id = OrderId::of("other", &key);
             it.order.channel_order_id = n.to_string();
             let wire = self.codec.encode(&it).expect("it fits");
+            let mut headers = headers;
+            if self.rng.random_bool(0.2) {
+                // Copied from a deployment that has done more.
+                headers.step = Some(STEPS[0].name.into());
+                headers.cause = Some((MIDDLE[0].name().into(), self.rng.random_range(0..PARTITIONS), FAR + n));
+                headers.cause_id = Some(EventId::of_input("elsewhere", &key, b""));
+            }
             return Outgoing::new(MIDDLE[1], &key, &wire, headers);
         }
         let shop = if spoiled && self.rng.random_bool(0.1) { PANIC } else { "shop" };
@@ -994,7 +1004,8 @@ impl Schedule {
         let mut have: Vec<(EventId, Topic, Vec<u8>)> = Vec::new();
         for &topic in &MIDDLE[1..] {
             for record in world.all_committed(topic) {
-                if record.headers.step.is_some() {
+                let cause = record.headers.cause.as_ref();
+                if cause.is_some_and(|(.., offset)| *offset < FAR) {
                     have.push((record.event_id(), topic, record.value.unwrap_or_default()));
                 }
             }

@@ -801,7 +801,7 @@ impl Log for ModelLog {
 
     async fn group_offset(&mut self, at: TopicPartition) -> Result<Option<i64>, LogError> {
         hop(&self.world).await;
-        let until = self.world.borrow().now + 15_000;
+        let until = self.world.borrow().now + 20_000;
         loop {
             {
                 let mut it = self.world.borrow_mut();
@@ -830,14 +830,7 @@ impl Log for ModelLog {
 
     async fn topic_facts(&mut self, at: &[TopicPartition], _: Ask) -> Result<Vec<TopicFacts>, LogError> {
         hop(&self.world).await;
-        let unanswered = {
-            let mut it = self.world.borrow_mut();
-            let network = it.nasty.network;
-            it.chance(network)
-        };
-        if unanswered {
-            return Err(LogError::Retry("the question for topics was not answered".into()));
-        }
+        self.answer("topics")?;
         let facts = {
             let it = self.world.borrow();
             at.iter()
@@ -916,6 +909,7 @@ impl Log for ModelLog {
 
     async fn ends(&mut self, topics: &[Topic]) -> Result<BTreeMap<TopicPartition, End>, LogError> {
         hop(&self.world).await;
+        self.answer("ends")?;
         let ends: BTreeMap<TopicPartition, i64> = {
             let it = self.world.borrow();
             places(topics).filter(|at| it.topics.contains_key(&at.topic)).map(|at| (at, it.extent(at).1)).collect()
@@ -927,13 +921,14 @@ impl Log for ModelLog {
 
     async fn find(&mut self, look: &Look) -> Result<Found, LogError> {
         hop(&self.world).await;
+        self.answer("what stands")?;
         let mut found = Found::default();
         let ends: Vec<(TopicPartition, i64, i64)> = {
             let it = self.world.borrow();
             look.from.iter().map(|(&at, &from)| (at, from, it.extent(at).1)).collect()
         };
         for (at, from, end) in ends {
-            let until = self.world.borrow().now + 15_000;
+            let until = self.world.borrow().now + 20_000;
             loop {
                 hop(&self.world).await;
                 {
@@ -944,7 +939,10 @@ impl Log for ModelLog {
                         found.cut |= from < start;
                         let from = if from > end { start } else { from.max(start) };
                         let (records, _) = it.committed(at, from, usize::MAX);
-                        records.iter().filter(|it| it.offset < end).for_each(|it| found.note(look, &it.headers));
+                        records
+                            .iter()
+                            .filter(|it| it.offset < end)
+                            .for_each(|it| found.note(look, it.at.topic, &it.headers));
                         break;
                     }
                     if it.now >= until {
@@ -978,6 +976,16 @@ impl Log for ModelLog {
 }
 
 impl ModelLog {
+    /// Now and then a question is not answered.
+    fn answer(&self, what: &str) -> Result<(), LogError> {
+        let mut it = self.world.borrow_mut();
+        let network = it.nasty.network;
+        if it.chance(network) {
+            return Err(LogError::Retry(format!("the question for {what} was not answered")));
+        }
+        Ok(())
+    }
+
     /// Hands records over, in the open transaction or a new one.
     async fn produce(&mut self, outgoing: &[Outgoing]) -> Result<(), Ended> {
         hop(&self.world).await;
