@@ -1004,8 +1004,7 @@ impl Schedule {
         let mut have: Vec<(EventId, Topic, Vec<u8>)> = Vec::new();
         for &topic in &MIDDLE[1..] {
             for record in world.all_committed(topic) {
-                let cause = record.headers.cause.as_ref();
-                if cause.is_some_and(|(.., offset)| *offset < FAR) {
+                if made_here(&record) {
                     have.push((record.event_id(), topic, record.value.unwrap_or_default()));
                 }
             }
@@ -1107,7 +1106,7 @@ impl Schedule {
     fn made(&self) -> usize {
         let world = self.world.borrow();
         let topics = world.topics.keys();
-        topics.flat_map(|&topic| world.all_committed(topic)).filter(|it| it.headers.step.is_some()).count()
+        topics.flat_map(|&topic| world.all_committed(topic)).filter(made_here).count()
     }
 
     /// Everything visible on the output topics.
@@ -1123,6 +1122,11 @@ impl Schedule {
     pub fn describe(&self) -> String {
         format!("seed {} ({:?})", self.seed, self.scene)
     }
+}
+
+/// By a step of ours, and not elsewhere.
+fn made_here(record: &LogRecord) -> bool {
+    record.headers.cause.as_ref().is_some_and(|(.., offset)| *offset < FAR)
 }
 
 /// What a step makes of a record; `None`: a dead letter.
