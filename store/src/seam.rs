@@ -223,7 +223,8 @@ pub trait Ledger {
 }
 
 /// What a stateless step remembers of its partitions: which topic it was, whether the last owner left in good order,
-/// how often a record was tried, up to where what was sent is known to stand, and from where on to look for the rest. Every [`Ledger`] can do that; `()` remembers nothing.
+/// how often a record was tried, up to where what was sent is known to stand, and from where on to look for the rest.
+/// Every [`Ledger`] can do that; `()` remembers nothing.
 #[allow(async_fn_in_trait)]
 pub trait Places {
     /// Takes a partition over, or, after another connection or owner, anew. The topic's id when it was first taken, and

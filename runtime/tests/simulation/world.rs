@@ -26,6 +26,8 @@ const SESSION: u64 = 10_000;
 const TRANSACTION: u64 = 8_000;
 const REQUEST: u64 = 6_000;
 const REBALANCE: u64 = 60_000;
+/// A reader waits so long for a transaction to end.
+const STABLE: u64 = 20_000;
 
 pub type Shared = Rc<RefCell<World>>;
 
@@ -803,7 +805,7 @@ impl Log for ModelLog {
 
     async fn group_offset(&mut self, at: TopicPartition) -> Result<Option<i64>, LogError> {
         hop(&self.world).await;
-        let until = self.world.borrow().now + 20_000;
+        let until = self.world.borrow().now + STABLE;
         loop {
             {
                 let mut it = self.world.borrow_mut();
@@ -930,7 +932,7 @@ impl Log for ModelLog {
             look.from.iter().map(|(&at, &from)| (at, from, it.extent(at).1)).collect()
         };
         for (at, from, end) in ends {
-            let until = self.world.borrow().now + 20_000;
+            let until = self.world.borrow().now + STABLE;
             loop {
                 hop(&self.world).await;
                 {
