@@ -114,7 +114,7 @@ fn fact(text: &[u8], now: Micros, seen: &mut BTreeMap<String, u64>) -> Result<St
     if condition == Condition::Unknown {
         return Err("condition is none of sellable, quarantine, damaged".into());
     }
-    if line.quantity.abs() > MAX_QUANTITY || (kind == StockKind::Count && line.quantity < 0) {
+    if line.quantity.unsigned_abs() > MAX_QUANTITY.unsigned_abs() || (kind == StockKind::Count && line.quantity < 0) {
         return Err("quantity is not possible".into());
     }
     let at = match &line.at {

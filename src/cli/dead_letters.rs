@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use kept_processors::ledger::LedgerEvent;
 use kept_runtime::{config::Config, outbox, replay, timers::Outbox};
 use kept_schemas::Topic;
 use kept_store::{
@@ -156,6 +157,11 @@ async fn show(config: &Config, record: &str, json: bool) -> Result<ExitCode> {
 
 async fn resend(config: &Config, record: &str, dry_run: bool, json: bool) -> Result<ExitCode> {
     let (topic, partition, offset) = place(record)?;
+    if LedgerEvent::TOPICS.contains(&topic) {
+        bail!(
+            "{topic} is what the ledger says; sent again, it would be said twice. `./kept rebuild read` reads it anew"
+        );
+    }
     let rows = dead_letters::of_record(&read_model(config).await?, topic.name(), partition, offset).await?;
     let Some(letter) = rows.into_iter().next() else {
         if json {

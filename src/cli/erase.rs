@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use kept_store::{
     journal,
@@ -61,6 +61,11 @@ impl Erase {
                 .await
                 .context("connect to the read model")?;
             let events = journal::erase(&mut ledger, order).await.context("forget in the ledger")?;
+            let Some(events) = events else {
+                bail!(
+                    "the ledger has no order {id}: nothing was forgotten. If it is on its way, say it again once it is there"
+                );
+            };
             let rows = journal::erase_read(&mut read, &prefix, order).await.context("forget in the read model")?;
             if self.json {
                 let told =

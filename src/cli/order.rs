@@ -1,7 +1,7 @@
 //! `kept order`: what a person decides about one order. It is sent as a command like any other; nothing is changed from
 //! outside.
 
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -182,6 +182,9 @@ impl What {
                     let (line, column) = (error.line(), error.column());
                     anyhow::anyhow!("{} is not an address at line {line}, column {column}", file.display())
                 })?;
+                if let Some(why) = unknown_field(&text)? {
+                    bail!("{}: {why}", file.display());
+                }
                 if ship_to == Address::default() {
                     bail!("{} has no part of an address in it", file.display());
                 }
@@ -193,6 +196,16 @@ impl What {
             }
         })
     }
+}
+
+/// A field that an address does not have would be lost without a word.
+fn unknown_field(text: &str) -> Result<Option<String>> {
+    let given: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)?;
+    let known = serde_json::to_value(Address::default())?;
+    let names: Vec<&String> = known.as_object().into_iter().flat_map(|it| it.keys()).collect();
+    let unknown = given.keys().find(|it| !names.contains(it));
+    let fields = || names.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
+    Ok(unknown.map(|it| format!("{it:.100} is not a field of an address; fields are {}", fields())))
 }
 
 fn line_quantity(text: &str) -> Result<LineQuantity> {
@@ -254,8 +267,10 @@ mod tests {
         let sound = asked(serde_json::json!({"city": "Utrecht"}));
         let refused = [("a\0b".to_owned(), "holds the character U+0000"), ("x".repeat(201), "is longer than 200")]
             .map(|(city, why)| (asked(serde_json::json!({"city": city})), why));
+        let lost = asked(serde_json::json!({"city": "Utrecht", "housenumber": "12"})).expect_err("a typing error");
         std::fs::remove_file(&file).expect("it is there");
         assert_eq!(sound.expect("it reads"), "Utrecht");
+        assert!(lost.to_string().contains("housenumber is not a field of an address; fields are "), "{lost}");
         for (asked, why) in refused {
             let error = asked.expect_err(why).to_string();
             assert!(error.contains(&format!(": city {why}")), "{error}");

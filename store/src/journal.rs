@@ -92,15 +92,18 @@ pub async fn find(client: &Client, asked: &str) -> Result<Vec<OrderId>, StoreErr
 }
 
 /// Forgets the person of an order in the ledger, for good: in its content, in every event, and in what is decided
-/// later. Returns how many rows changed. What is in topics ends with their retention; a parked record is kept, for it
-/// is not decided yet.
+/// later. Returns how many rows changed; `None`: the ledger has no such order. What is in topics ends with their
+/// retention; a parked record is kept, for it is not decided yet.
 ///
 /// # Errors
 /// Whatever Postgres says; all or nothing.
-pub async fn erase(client: &mut Client, order: OrderId) -> Result<u64, StoreError> {
+pub async fn erase(client: &mut Client, order: OrderId) -> Result<Option<u64>, StoreError> {
     let txn = client.transaction().await?;
     // The mark takes the order's lock: what a batch at work writes is seen below, and the next batch sees the mark.
-    txn.execute("UPDATE orders SET erased_at = coalesce(erased_at, now()) WHERE order_id = $1", &[&order.0]).await?;
+    let mark = "UPDATE orders SET erased_at = coalesce(erased_at, now()) WHERE order_id = $1";
+    if txn.execute(mark, &[&order.0]).await? == 0 {
+        return Ok(None);
+    }
     let contents = txn
         .execute(
             "UPDATE contents c SET party = NULL FROM orders o
@@ -116,7 +119,7 @@ pub async fn erase(client: &mut Client, order: OrderId) -> Result<u64, StoreErro
         )
         .await?;
     txn.commit().await?;
-    Ok(contents + events)
+    Ok(Some(contents + events))
 }
 
 /// Orders whose person was forgotten. `client`: a session on the ledger's schema.

@@ -67,8 +67,9 @@ pub async fn once(
         Ok(Known::New | Known::Unfinished) => {}
     }
     let answer = work.await;
-    // A 503 is no answer: the next try does the work again. Everything else is final, for it follows from the request.
-    if answer.status < 500 {
+    // A 503 is no answer, and an order that is not there may come yet: the next try does the work again. Everything
+    // else is final, for it follows from the request.
+    if answer.status < 500 && answer.status != 404 {
         let kept = serde_json::to_string(&answer).expect("texts and numbers are JSON");
         if books.finish(&request, answer.status, &kept).await.is_err() {
             tracing::warn!("an answer was not kept; a repeat is worked on again, which gives the same one");

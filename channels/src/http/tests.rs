@@ -790,6 +790,19 @@ async fn a_cancellation_and_a_payment_reach_their_order() {
 }
 
 #[tokio::test]
+async fn a_cancellation_whose_order_was_not_there_yet_reaches_it_under_the_same_key_once_it_is() {
+    let world = world();
+    let path = format!("/v1/orders/{}/cancellation", OrderId::of(SHOP, "1"));
+    let ask = || world.ask(request("POST", &path, "key", &[("idempotency-key", "k")], "{}"));
+    assert_eq!(ask().await.status, 404);
+    world.post("/v1/orders", order("1").to_string()).await;
+    assert_eq!(ask().await.status, 202);
+    let again = ask().await;
+    assert_eq!(again.status, 202);
+    assert_eq!(again.headers["idempotency-replayed"], "true");
+}
+
+#[tokio::test]
 async fn the_same_key_gives_the_same_answer_and_another_body_none() {
     let world = world();
     let ask = |key: &'static str, body: Value| {

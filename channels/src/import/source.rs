@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{Timestamp, civil, tz::TimeZone};
-use kept_schemas::{Micros, UnitPrice};
+use kept_schemas::{Micros, UnitPrice, own::MAX_QUANTITY};
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
@@ -157,7 +157,7 @@ impl Source {
             },
             Kind::Quantity => match quantity(&text, notation) {
                 Some(quantity) => quantity.to_string(),
-                None => return wrong("a whole number of units"),
+                None => return wrong("a whole number of units, at most a thousand million"),
             },
             Kind::Time => match time(&text, self.format.as_deref(), &notation.zone) {
                 Some(at) => at.rfc3339(),
@@ -196,28 +196,26 @@ pub fn amount(text: &str, notation: &Notation) -> Option<UnitPrice> {
     if notation.decimal == '.' && notation.thousands.is_none() {
         return UnitPrice::parse(text);
     }
-    let mut plain = String::with_capacity(text.len());
-    let mut in_fraction = false;
-    for c in text.chars() {
-        if c == notation.decimal && !in_fraction {
-            in_fraction = true;
-            plain.push('.');
-        } else if Some(c) == notation.thousands && !in_fraction {
-            continue;
-        } else if c == '-' || c.is_ascii_digit() {
-            plain.push(c);
-        } else {
-            return None;
-        }
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    let (whole, fraction) = digits.split_once(notation.decimal).map_or((digits, None), |(a, b)| (a, Some(b)));
+    // Groups of three, or it is written in another notation: `12.50` is not 1250.
+    let groups: Vec<&str> = notation.thousands.map_or_else(|| vec![whole], |mark| whole.split(mark).collect());
+    let grouped = groups.iter().enumerate().all(|(position, it)| it.len() == 3 || position == 0 && it.len() < 3);
+    if groups.len() > 1 && (!grouped || groups[0].is_empty()) {
+        return None;
     }
-    UnitPrice::parse(&plain)
+    let whole = groups.concat();
+    let plain = fraction.map_or_else(|| format!("{sign}{whole}"), |fraction| format!("{sign}{whole}.{fraction}"));
+    plain.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | '.')).then(|| UnitPrice::parse(&plain)).flatten()
 }
 
-/// Reads a whole number of units, `6` or `6.0`.
+/// Reads a whole number of units, `6` or `6.0`, as many as an order may have.
 pub fn quantity(text: &str, notation: &Notation) -> Option<i64> {
     let price = amount(text, notation)?;
     let unit = 10i64.checked_pow(u32::try_from(price.scale).ok()?)?;
-    (price.amount % unit == 0).then_some(price.amount / unit)
+    (price.amount % unit == 0)
+        .then_some(price.amount / unit)
+        .filter(|it| it.unsigned_abs() <= MAX_QUANTITY.unsigned_abs())
 }
 
 /// Reads a time. Without an offset in the pattern it is a wall clock's in `zone`; an hour that a zone has twice is
@@ -261,6 +259,16 @@ mod tests {
             ("-0,5", &dutch, Some("-0.5")),
             ("1.2.3,4,5", &dutch, None),
             ("12 €", &dutch, None),
+            ("1.234.567,8", &dutch, Some("1234567.8")),
+            ("-1.234", &dutch, Some("-1234")),
+            // In the other notation.
+            ("12.50", &dutch, None),
+            ("1.5", &dutch, None),
+            ("1234.567", &dutch, None),
+            (".123", &dutch, None),
+            ("1.234.5", &dutch, None),
+            ("1,234.567", &dutch, None),
+            ("--1", &dutch, None),
             ("NaN", &english, None),
         ];
         for (text, notation, expected) in table {
@@ -271,9 +279,15 @@ mod tests {
     #[test]
     fn quantities_may_be_written_with_a_needless_fraction_and_no_other() {
         let n = notation('.', None);
-        for (text, expected) in
-            [("6.0", Some(6)), ("-80995.0", Some(-80_995)), ("3", Some(3)), ("0.5", None), ("6.", Some(6)), ("", None)]
-        {
+        for (text, expected) in [
+            ("6.0", Some(6)),
+            ("-80995.0", Some(-80_995)),
+            ("3", Some(3)),
+            ("0.5", None),
+            ("6.", Some(6)),
+            ("", None),
+            ("9000000000000000000", None),
+        ] {
             assert_eq!(quantity(text, &n), expected, "{text}");
         }
     }

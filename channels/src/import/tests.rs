@@ -160,7 +160,8 @@ fn a_row_that_cannot_be_used_refuses_its_order_with_row_and_reason() {
         ("1,2026-01-02,EUR,8,,Jan,Nederland,A,1,1.50", "Who", "rows of one order say different things"),
         ("1,2026-01-02,USD,7,,Jan,Nederland,A,1,1.50", "Cur", "rows of one order say different things"),
         ("1,2026-01-02,EUR,7,,Jan,Holland,A,1,1.50", "Land", "is not among the words of order.ship_to.country.words"),
-        ("1,2026-01-02,EUR,7,,Jan,Nederland,A,9999999999,1.50", "lines", "lines/1/quantity"),
+        ("1,2026-01-02,EUR,7,,Jan,Nederland,A,9999999999,1.50", "Qty", "at most a thousand million"),
+        ("1,2026-01-02,EUR,7,,Jan,Nederland,A,9000000000000000000,0", "Qty", "at most a thousand million"),
         ("1,2026-01-02,EUR,7,,Jan,Nederland,A,1,99999999999999999999", "Price", "is not an amount"),
     ];
     for (at, (row, field, said)) in table.iter().enumerate() {

@@ -178,7 +178,7 @@ impl Default for PaymentTermsForm {
 /// `kept.cancellation.v1`: cancels an order, or some of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct CancellationForm {
-    /// The sender's id of this request: the same id again is the same request.
+    /// The sender's id of this request. The same body again is the same request; this tells apart two that are else alike.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,15 +1,15 @@
 //! An order's story as text for a terminal.
 
-use std::fmt::Write;
-
 use super::story::Story;
 
 /// The story, top to bottom: what it is, where it stands, what one can do, what happened, goods, parcels, money.
 pub fn text(story: &Story) -> String {
     let mut text = String::new();
     let mut line = |it: std::fmt::Arguments<'_>| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{it}");
+        // What others wrote must not drive a terminal.
+        let shown = it.to_string();
+        text.extend(shown.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }));
+        text.push('\n');
     };
     line(format_args!("{}.", story.headline));
     for sentence in &story.stands {

@@ -621,6 +621,13 @@ mod tests {
     }
 
     #[test]
+    fn what_others_wrote_does_not_drive_a_terminal() {
+        let story = Story { headline: "Order \u{1b}[2J\u{7}1001".into(), ..held() };
+        let printed = super::super::print::text(&story);
+        assert!(printed.starts_with("Order \u{fffd}[2J\u{fffd}1001.\n"), "{printed:?}");
+    }
+
+    #[test]
     fn the_person_is_shown_only_when_asked_for() {
         let printed = super::super::print::text(&held()) + &serde_json::to_string(&held()).expect("JSON");
         assert!(!printed.contains("Made Up") && !printed.contains("example.test") && !printed.contains("Nowhere"));
