@@ -26,7 +26,7 @@ use super::{ConfigFile, block_on, one_order};
 Exit codes: 0 done (or told what would be); 1 there is no such order, Postgres does not answer, or the read model
 is being rebuilt (say it again after that).")]
 pub struct Erase {
-    /// The order: the channel's number, our number, or our id
+    /// The order: the channel's number, or our id
     order: String,
     /// Do it
     #[arg(long)]

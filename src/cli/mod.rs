@@ -31,6 +31,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use kept_runtime::config::Config;
 use kept_schemas::{Micros, OrderId};
+use kept_store::journal::Numbers;
 
 /// Kept takes orders from every channel to their customers: nothing lost, nothing doubled, every decision explained
 #[derive(Parser)]
@@ -121,7 +122,7 @@ impl ConfigFile {
     }
 }
 
-/// The one order that a person means by its id, our number or the channel's number.
+/// The one order that a person means to change, by its id or the channel's number.
 ///
 /// # Errors
 /// None or several have that number.
@@ -130,7 +131,7 @@ pub async fn one_order(config: &Config, asked: &str) -> Result<OrderId> {
     if let Some(order) = OrderId::parse(asked) {
         return Ok(order);
     }
-    match explain::find(config, asked).await?.as_slice() {
+    match explain::find(config, asked, Numbers::Channels).await?.as_slice() {
         [] => bail!("no order has the number or id {asked}"),
         [one] => Ok(*one),
         several => bail!(

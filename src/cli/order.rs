@@ -14,6 +14,8 @@ use kept_schemas::{
     texts,
 };
 
+use super::one_order;
+
 /// Decide about an order: let it go, stop it, call it off, correct its address
 ///
 /// A decision is stored at once and carried out a moment later; `kept explain ORDER` shows what came of it.
@@ -110,7 +112,7 @@ server does not answer; 2 wrong usage.")]
 
 #[derive(Args)]
 struct About {
-    /// The order: the channel's number, our number, or our id
+    /// The order: the channel's number, or our id
     order: String,
     /// Who decides, as the history shows it: a login, not a name
     #[arg(long, value_name = "LOGIN", default_value = "cli")]
@@ -129,16 +131,7 @@ impl Order {
         let config = Config::load(about.config.as_deref())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
         runtime.block_on(async {
-            let order = match super::explain::find(&config, &about.order).await?.as_slice() {
-                [] => bail!("no order has the number or id {}", about.order),
-                [one] => *one,
-                several => bail!(
-                    "{} orders have the number {}: name one by its id (`./kept explain {}` lists them)",
-                    several.len(),
-                    about.order,
-                    about.order
-                ),
-            };
+            let order = one_order(&config, &about.order).await?;
             command.order_id = order;
             command.by = about.by;
             texts::command(&command).map_err(anyhow::Error::msg)?;

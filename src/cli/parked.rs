@@ -60,7 +60,7 @@ Exit codes: 0 none is parked; 1 some are, or Postgres does not answer.")]
 
 Exit codes: 0 shown; 1 the order is not parked, or Postgres does not answer.")]
     Show {
-        /// The order: the channel's number, our number, or our id
+        /// The order: the channel's number, or our id
         order: String,
         /// A JSON list
         #[arg(long)]
@@ -80,7 +80,7 @@ others wait behind it. Exit codes: 0 the order is parked no more; 1 it was not p
 decided in time (then replay it again), or a server does not answer."
     )]
     Replay {
-        /// The order: the channel's number, our number, or our id
+        /// The order: the channel's number, or our id
         order: String,
         /// Who lets it go: a login, not a name
         #[arg(long, value_name = "LOGIN", default_value = "cli")]

@@ -73,12 +73,22 @@ pub async fn state(client: &Client, order: OrderId) -> Result<Option<OrderState>
     .transpose()
 }
 
-/// The orders a person may mean: by our id, our number or the channel's number. `client`: a session on the read model.
+/// Which numbers of an order count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbers {
+    /// The channel's. For whoever changes something: our running number may be a channel's number that has not come yet.
+    Channels,
+    /// Our running one too.
+    All,
+}
+
+/// The orders a person may mean: by our id or a number. `client`: a session on the read model.
 ///
 /// # Errors
 /// Whatever Postgres says.
-pub async fn find(client: &Client, asked: &str) -> Result<Vec<OrderId>, StoreError> {
-    let (id, number) = (Uuid::try_parse(asked).ok(), asked.parse::<i64>().ok());
+pub async fn find(client: &Client, asked: &str, numbers: Numbers) -> Result<Vec<OrderId>, StoreError> {
+    let id = Uuid::try_parse(asked).ok();
+    let number = if numbers == Numbers::All { asked.parse::<i64>().ok() } else { None };
     let rows = client
         .query(
             "SELECT order_id FROM order_rows WHERE order_id = $1

@@ -18,7 +18,8 @@ use kept_schemas::{
     values::Money,
 };
 use kept_store::{
-    PgLedger, PgSink, journal,
+    PgLedger, PgSink,
+    journal::{self, Numbers},
     pg::{Purpose, connect},
     read::rebuild,
     seam::{
@@ -656,8 +657,14 @@ async fn a_person_who_is_erased_is_in_neither_the_events_nor_the_pages_and_the_r
         (row.get::<_, Option<String>>(0), row.get::<_, Option<String>>(1), row.get::<_, &str>(2)),
         (None, None, "delivered")
     );
-    assert_eq!(journal::find(&read, "1").await.expect("found"), [id(1)]);
-    assert_eq!(journal::find(&read, &id(2).to_string()).await.expect("found"), [id(2)]);
+    for numbers in [Numbers::Channels, Numbers::All] {
+        assert_eq!(journal::find(&read, "1", numbers).await.expect("found"), [id(1)]);
+        assert_eq!(journal::find(&read, &id(2).to_string(), numbers).await.expect("found"), [id(2)]);
+    }
+    let ours = read.execute("UPDATE order_rows SET order_no = 77 WHERE order_id = $1", &[&id(2).0]).await;
+    assert_eq!(ours.expect("updated"), 1);
+    assert_eq!(journal::find(&read, "77", Numbers::All).await.expect("found"), [id(2)]);
+    assert_eq!(journal::find(&read, "77", Numbers::Channels).await.expect("found"), []);
     assert_eq!(journal::after(&ledger, "ledger", 0, 5).await.expect("rows").len(), 5);
 }
 

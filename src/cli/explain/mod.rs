@@ -11,7 +11,8 @@ use kept_processors::ledger::LedgerEvent;
 use kept_runtime::{config::Config, registry::Registry, schemas::Schemas};
 use kept_schemas::{Micros, OrderId, codec::split};
 use kept_store::{
-    journal, parked,
+    journal::{self, Numbers},
+    parked,
     pg::{Purpose, connect},
     seam::JournalRow,
 };
@@ -56,7 +57,7 @@ impl Explain {
     }
 
     async fn explain(&self, config: &Config) -> Result<ExitCode> {
-        let found = find(config, &self.order).await?;
+        let found = find(config, &self.order, Numbers::All).await?;
         let ledger = connect(config.postgres.expose(), &config.store_prefix().ledger(), Purpose::Command)
             .await
             .context("connect to the ledger")?;
@@ -92,11 +93,11 @@ impl Explain {
 ///
 /// # Errors
 /// When the read model cannot be asked.
-pub async fn find(config: &Config, asked: &str) -> Result<Vec<OrderId>> {
+pub async fn find(config: &Config, asked: &str, numbers: Numbers) -> Result<Vec<OrderId>> {
     let read = connect(config.read_url(), &config.store_prefix().read(), Purpose::Command)
         .await
         .context("connect to the read model")?;
-    let mut found = journal::find(&read, asked).await.context("look for the order")?;
+    let mut found = journal::find(&read, asked, numbers).await.context("look for the order")?;
     if found.is_empty() {
         // The read model may not have heard of it yet.
         found.extend(OrderId::parse(asked));
